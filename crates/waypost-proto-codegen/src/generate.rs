@@ -1,0 +1,78 @@
+//! From `.proto` files to Rust code and a descriptor set, in memory.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, Result};
+use prost::Message as _;
+use prost_types::{DescriptorProto, FileDescriptorSet};
+use protox::Compiler;
+
+use crate::output::{self, Generated};
+
+/// The files to generate from, and with them everything that they import.
+const SOURCES: [&str; 10] = [
+    "authpb/auth.proto",
+    "etcdserverpb/auth.proto",
+    "etcdserverpb/cluster.proto",
+    "etcdserverpb/kv.proto",
+    "etcdserverpb/lease.proto",
+    "etcdserverpb/maintenance.proto",
+    "etcdserverpb/watch.proto",
+    "mvccpb/kv.proto",
+    "v3electionpb/v3election.proto",
+    "v3lockpb/v3lock.proto",
+];
+
+/// Messages that carry a secret. Their `Debug` is written by hand in `waypost-proto`.
+const SECRET: [&str; 5] = [
+    "authpb.User",
+    "etcdserverpb.AuthUserAddRequest",
+    "etcdserverpb.AuthUserChangePasswordRequest",
+    "etcdserverpb.AuthenticateRequest",
+    "etcdserverpb.AuthenticateResponse",
+];
+
+/// Names on the wire whose conversion to snake case would come out broken, as `peer_ur_ls`; and what Rust calls them.
+const RENAMED: [(&str, &str); 2] = [("peerURLs", "peer_urls"), ("clientURLs", "client_urls")];
+
+/// Generates everything from the `.proto` files below `include`.
+pub(crate) fn generate(include: &Path) -> Result<Generated> {
+    let mut compiler = Compiler::new([include]).context("proto folder")?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(SOURCES)
+        .context("the .proto files")?;
+    let mut descriptors = compiler.file_descriptor_set();
+
+    let mut files = rust_files(descriptors.clone())?;
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    files.insert("descriptor.bin".to_owned(), descriptors.encode_to_vec());
+    Ok(Generated::new(files))
+}
+
+fn rust_files(mut descriptors: FileDescriptorSet) -> Result<BTreeMap<String, Vec<u8>>> {
+    for message in descriptors.file.iter_mut().flat_map(|file| &mut file.message_type) {
+        rename_fields(message);
+    }
+    let folder = tempfile::tempdir().context("temporary folder")?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .skip_debug(SECRET)
+        .build_transport(false)
+        .out_dir(folder.path())
+        .compile_fds(descriptors)
+        .context("code generation")?;
+    output::read_folder(folder.path())
+}
+
+/// Only Rust sees the new names: a message on the wire has no names, and the descriptor set keeps the old ones.
+fn rename_fields(message: &mut DescriptorProto) {
+    for field in &mut message.field {
+        if let Some((_, rust)) = RENAMED.iter().find(|(wire, _)| *wire == field.name()) {
+            field.name = Some((*rust).to_owned());
+        }
+    }
+}
