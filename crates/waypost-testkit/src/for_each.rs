@@ -1,0 +1,59 @@
+//! One test body, run against every server that it must hold for.
+
+use std::time::Duration;
+
+/// How long one test body may take before it fails as hung.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Runs a test body on a runtime of its own with two worker threads; panics after [`BODY_TIMEOUT`].
+///
+/// [`for_each_etcd!`](crate::for_each_etcd) uses it, so that a crate under test needs no `tokio` macros.
+pub fn run<F: Future<Output = ()>>(body: F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime for the test");
+    let outcome = runtime.block_on(async { tokio::time::timeout(BODY_TIMEOUT, body).await });
+    // Tasks that still run must not keep a test that is over.
+    runtime.shutdown_background();
+    assert!(outcome.is_ok(), "the test did not end within {BODY_TIMEOUT:?}");
+}
+
+/// Makes one `#[test]` per etcd version out of an async function of [`EtcdVersion`](crate::EtcdVersion):
+/// `name::v3_4` and `name::v3_5`.
+///
+/// Attributes of the function go to every test. Another kind of server is one more line in the macro.
+///
+/// ```no_run
+/// use waypost_testkit::{Etcd, EtcdVersion, for_each_etcd};
+///
+/// for_each_etcd! {
+///     async fn h07_key_deleted_by_hand_comes_back(version: EtcdVersion) {
+///         let etcd = Etcd::start(version).await;
+///         etcd.etcdctl(["del", "services/greeter/", "--prefix"]).await;
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! for_each_etcd {
+    ($($(#[$attribute:meta])* async fn $name:ident($version:ident : $kind:ty) $body:block)+) => {$(
+        mod $name {
+            #[allow(unused_imports, reason = "a body may name nothing of its file")]
+            use super::*;
+
+            async fn body($version: $kind) $body
+
+            $crate::for_each_etcd!(@test [$(#[$attribute])*] v3_4 $crate::EtcdVersion::V3_4);
+            $crate::for_each_etcd!(@test [$(#[$attribute])*] v3_5 $crate::EtcdVersion::V3_5);
+        }
+    )+};
+    (@test [$($attributes:tt)*] $test:ident $server:expr) => {
+        #[test]
+        $($attributes)*
+        fn $test() {
+            $crate::run(body($server));
+        }
+    };
+}

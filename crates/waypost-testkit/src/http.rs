@@ -1,0 +1,41 @@
+//! Just enough HTTP/1.0 to ask etcd how it is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+}
+
+/// One attempt of one request; a server that says nothing for 2 s counts as down.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// GET of a path.
+pub(crate) async fn get(server: SocketAddr, path: &str) -> io::Result<Response> {
+    send(server, format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n")).await
+}
+
+async fn send(server: SocketAddr, request: String) -> io::Result<Response> {
+    // HTTP/1.0: the server closes after its answer and does not send chunks.
+    let exchange = async {
+        let mut stream = TcpStream::connect(server).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        io::Result::Ok(answer)
+    };
+    let answer = tokio::time::timeout(ATTEMPT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn parse(answer: &str) -> Option<Response> {
+    let (head, _body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some(Response { status })
+}
