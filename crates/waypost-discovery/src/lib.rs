@@ -1,1 +1,7 @@
+//! Discovery of instances in etcd.
+
 #![forbid(unsafe_code)]
+
+pub mod subscription;
+
+pub use subscription::{Publisher, Subscription};
