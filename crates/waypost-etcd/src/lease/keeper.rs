@@ -1,0 +1,357 @@
+//! The task that keeps leases alive over one stream.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Future, pending};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+
+use super::schedule::{Action, LeaseLoss, LeaseState, Renewed, Schedule};
+use super::{Lease, seconds};
+use crate::call::{Cluster, Session, endpoint_is_bad};
+use crate::client::Client;
+use crate::error::{Error, Operation};
+use crate::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
+
+/// After a failed attempt to open the stream, the next one waits this long, doubled up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Keeps any number of leases alive with one task and one stream. Cloning it shares them.
+///
+/// Renewal is at a third of each lease's time to live, with jitter; a stream that does not answer in time is
+/// replaced by one to another endpoint. The task ends when the keeper and all its leases are dropped.
+///
+/// ```no_run
+/// # async fn example(client: waypost_etcd::Client) -> Result<(), waypost_etcd::Error> {
+/// use waypost_etcd::{LeaseKeeper, LeaseState};
+/// let keeper = LeaseKeeper::new(client.clone());
+/// let asked = tokio::time::Instant::now();
+/// let lease = client.lease_grant(std::time::Duration::from_secs(10), None).await?;
+/// let kept = keeper.keep(lease, asked);
+/// let mut state = kept.state();
+/// while !matches!(*state.borrow_and_update(), LeaseState::Lost { .. }) {
+///     state.changed().await.ok();
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LeaseKeeper {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// A lease that is kept alive. Dropping it ends the renewal; the lease then expires, unless it is revoked.
+#[derive(Debug)]
+pub struct KeptLease {
+    lease: Lease,
+    state: watch::Receiver<LeaseState>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Keep { lease: Lease, granted_at: Instant, state: watch::Sender<LeaseState> },
+    Forget(i64),
+}
+
+/// The task's own state.
+struct Keeper {
+    cluster: Arc<Cluster>,
+    schedule: Schedule,
+    states: HashMap<i64, watch::Sender<LeaseState>>,
+    stream: Stream,
+    failures: u32,
+    /// What went wrong last, for those who are told that their lease is suspect or lost.
+    cause: Arc<str>,
+}
+
+/// Phases of the one stream.
+enum Stream {
+    Closed,
+    Waiting(Instant),
+    Opening(Pin<Box<dyn Future<Output = Result<Opened, (Option<Session>, Error)>> + Send>>),
+    Open(Box<Opened>),
+}
+
+struct Opened {
+    session: Session,
+    requests: mpsc::UnboundedSender<LeaseKeepAliveRequest>,
+    answers: Streaming<LeaseKeepAliveResponse>,
+}
+
+// === impl LeaseKeeper ===
+
+impl LeaseKeeper {
+    /// A keeper that uses the connections of `client`. Must be called inside a tokio runtime.
+    pub fn new(client: Client) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let keeper = Keeper {
+            cluster: client.cluster,
+            schedule: Schedule::default(),
+            states: HashMap::new(),
+            stream: Stream::Closed,
+            failures: 0,
+            cause: "no answer from etcd".into(),
+        };
+        tokio::spawn(keeper.run(inbox));
+        Self { commands }
+    }
+
+    /// Keep `lease` alive. `granted_at` is when the request for it was *sent*: the end of the lease counts from
+    /// there.
+    pub fn keep(&self, lease: Lease, granted_at: Instant) -> KeptLease {
+        let (state, receiver) = watch::channel(LeaseState::Alive { until: granted_at + lease.ttl });
+        if let Err(refused) = self.commands.send(Command::Keep { lease, granted_at, state }) {
+            if let Command::Keep { state, .. } = refused.0 {
+                state.send_replace(LeaseState::Lost { cause: LeaseLoss::KeeperGone });
+            }
+        }
+        KeptLease { lease, state: receiver, commands: self.commands.clone() }
+    }
+}
+
+// === impl KeptLease ===
+
+impl KeptLease {
+    /// The lease's id.
+    pub fn id(&self) -> i64 {
+        self.lease.id
+    }
+
+    /// Its time to live as granted.
+    pub fn ttl(&self) -> Duration {
+        self.lease.ttl
+    }
+
+    /// How it is, now and from now on. After [`LeaseState::Lost`] nothing more comes.
+    pub fn state(&self) -> watch::Receiver<LeaseState> {
+        self.state.clone()
+    }
+}
+
+impl Drop for KeptLease {
+    fn drop(&mut self) {
+        // A keeper that is gone has forgotten it already.
+        let _ = self.commands.send(Command::Forget(self.lease.id));
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let wakeup = self.schedule.wakeup();
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                () = sleep_until(wakeup) => {}
+                event = self.stream.next() => self.on_stream(event),
+            }
+            self.advance(Instant::now());
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Keep { lease, granted_at, state } => {
+                self.schedule.add(lease.id, lease.ttl, granted_at, fastrand::f64());
+                self.states.insert(lease.id, state);
+            }
+            Command::Forget(id) => {
+                self.schedule.remove(id);
+                self.states.remove(&id);
+                if self.schedule.is_empty() {
+                    self.stream = Stream::Closed;
+                    self.failures = 0;
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, now: Instant) {
+        for action in self.schedule.poll(now) {
+            match action {
+                Action::Renew(id) => self.renew(id),
+                Action::Reopen => {
+                    if let Stream::Open(opened) = &self.stream {
+                        tracing::debug!(endpoint = %opened.session.link.url, "renewals are not answered");
+                        self.cluster.pool.failed(&opened.session.link);
+                        self.cause = format!("no answer from {}", opened.session.link.url).into();
+                        self.open();
+                    }
+                }
+                Action::Suspect(id) => {
+                    if let (Some(state), Some(until)) = (self.states.get(&id), self.schedule.end(id)) {
+                        let cause = self.cause.clone();
+                        state.send_replace(LeaseState::Suspect { since: now, until, cause });
+                    }
+                }
+                Action::Lost(id) => self.lose(id, LeaseLoss::Expired { cause: self.cause.clone() }),
+            }
+        }
+    }
+
+    fn renew(&mut self, id: i64) {
+        match &self.stream {
+            Stream::Open(opened) => {
+                // A stream that has ended is told by its answers.
+                let _ = opened.requests.send(LeaseKeepAliveRequest { id });
+            }
+            Stream::Closed => self.open(),
+            // Sent when the stream is there.
+            Stream::Waiting(_) | Stream::Opening(_) => {}
+        }
+    }
+
+    /// Open a stream, with every renewal that is due already in it: etcd answers the opening only with the first
+    /// answer to a renewal.
+    fn open(&mut self) {
+        let (requests, outbox) = mpsc::unbounded_channel();
+        for id in self.schedule.reopened(Instant::now()) {
+            let _ = requests.send(LeaseKeepAliveRequest { id });
+        }
+        let cluster = self.cluster.clone();
+        let patience = self.schedule.patience().min(cluster.request_timeout);
+        self.stream = Stream::Opening(Box::pin(async move {
+            let operation = operation();
+            let session = cluster.session(&operation).await.map_err(|error| (None, error))?;
+            let request = session.request_with_leader(UnboundedReceiverStream::new(outbox));
+            let mut service = session.lease();
+            let opening = tokio::time::timeout(patience, service.lease_keep_alive(request));
+            let answer = opening
+                .await
+                .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer to a lease keepalive")));
+            match answer {
+                Ok(answers) => {
+                    Ok(Opened { session: session.clone(), requests, answers: answers.into_inner() })
+                }
+                Err(status) => Err(refused(&cluster, session, status).await),
+            }
+        }));
+    }
+
+    fn on_stream(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Waited => self.open(),
+            StreamEvent::Opened(Ok(opened)) => self.stream = Stream::Open(Box::new(opened)),
+            StreamEvent::Opened(Err((session, error))) => {
+                if let Some(session) = session {
+                    self.cluster.pool.failed(&session.link);
+                }
+                self.failed(&error);
+            }
+            StreamEvent::Answer(answer) => self.answered(&answer),
+            StreamEvent::Ended(status) => {
+                let Stream::Open(opened) = std::mem::replace(&mut self.stream, Stream::Closed) else {
+                    return;
+                };
+                let status = status.unwrap_or_else(|| tonic::Status::unavailable("the stream ended"));
+                tracing::debug!(endpoint = %opened.session.link.url, %status, "lease keepalive stream ended");
+                let endpoint = opened.session.link.endpoint().clone();
+                if endpoint_is_bad(&status) {
+                    self.cluster.pool.failed(&opened.session.link);
+                }
+                self.failed(&Error::from_status(&operation(), &endpoint, status));
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: &LeaseKeepAliveResponse) {
+        let now = Instant::now();
+        self.failures = 0;
+        if let Stream::Open(opened) = &self.stream {
+            self.cluster.pool.worked(&opened.session.link);
+        }
+        match self.schedule.answered(answer.id, seconds(answer.ttl), now, fastrand::f64()) {
+            Some(Renewed::Until(until)) => {
+                if let Some(state) = self.states.get(&answer.id) {
+                    state.send_replace(LeaseState::Alive { until });
+                }
+            }
+            Some(Renewed::Lost) => self.lose(answer.id, LeaseLoss::Unknown),
+            None => {}
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        self.cause = error.to_string().into();
+        if self.schedule.is_empty() {
+            self.stream = Stream::Closed;
+            return;
+        }
+        // The first time at once, since another endpoint may serve; then with full jitter.
+        let most = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(LONGEST_WAIT);
+        let wait = if self.failures == 0 { Duration::ZERO } else { most.mul_f64(fastrand::f64()) };
+        self.failures = self.failures.saturating_add(1);
+        self.stream = Stream::Waiting(Instant::now() + wait);
+    }
+
+    fn lose(&mut self, id: i64, cause: LeaseLoss) {
+        tracing::warn!(lease = id, %cause, "lease lost");
+        if let Some(state) = self.states.remove(&id) {
+            state.send_replace(LeaseState::Lost { cause });
+        }
+    }
+}
+
+fn operation() -> Operation {
+    Operation::read("lease keepalive")
+}
+
+/// Why the opening failed; a token that was refused is renewed, so that the next opening finds another.
+async fn refused(cluster: &Cluster, session: Session, status: tonic::Status) -> (Option<Session>, Error) {
+    let operation = operation();
+    let renewable = cluster.auth.can_renew(&status);
+    let bad = endpoint_is_bad(&status);
+    let error = Error::from_status(&operation, session.link.endpoint(), status);
+    if renewable {
+        if let Err(error) = cluster.renew(&operation, &session).await {
+            return (None, error);
+        }
+    }
+    (bad.then_some(session), error)
+}
+
+enum StreamEvent {
+    Waited,
+    Opened(Result<Opened, (Option<Session>, Error)>),
+    Answer(LeaseKeepAliveResponse),
+    Ended(Option<tonic::Status>),
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// What happens next. Cancel safe: the phase is kept in `self`.
+    async fn next(&mut self) -> StreamEvent {
+        match self {
+            Self::Closed => pending().await,
+            Self::Waiting(until) => {
+                tokio::time::sleep_until(*until).await;
+                StreamEvent::Waited
+            }
+            Self::Opening(opening) => StreamEvent::Opened(opening.as_mut().await),
+            Self::Open(opened) => match opened.answers.message().await {
+                Ok(Some(answer)) => StreamEvent::Answer(answer),
+                Ok(None) => StreamEvent::Ended(None),
+                Err(status) => StreamEvent::Ended(Some(status)),
+            },
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
