@@ -1,1 +1,53 @@
+//! Picking an endpoint for a call: policies and load, without I/O.
+//!
+//! The split is gRPC's. Something above (the channel) keeps connections and knows which endpoints are ready; a [`Policy`]
+//! builds a [`Picker`] for each new set of ready endpoints; a pick is wait-free, allocates nothing and never blocks.
+//! Everything here is deterministic: time comes as an argument, randomness comes from the caller, and there is no runtime.
+//!
+//! Three things meet in a pick:
+//!
+//! * [`EndpointState`], one for each endpoint, shared between the picker and the calls under way: calls in flight,
+//!   successes and failures, and the [`Gate`] that says whether it takes calls at this instant;
+//! * [`Policy`] and the [`Picker`] that it builds: [`RoundRobin`], [`LeastRequest`];
+//! * [`PickRequest`], what one call says of itself: the time, its hash, the endpoints that it has already tried.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Instant;
+//! use waypost_balance::{EndpointState, Outcome, PickRequest, Policy, RoundRobin};
+//! use waypost_model::{Endpoint, Instance, InstanceKey, ServiceName};
+//!
+//! let service = ServiceName::new("greeter")?;
+//! let now = Instant::now();
+//! let ready: Arc<[Arc<EndpointState>]> = (1..=3)
+//!     .map(|n| {
+//!         let endpoint = Endpoint::new(format!("10.0.0.{n}"), 50051)?;
+//!         let instance = Arc::new(Instance::new(service.clone(), endpoint.clone()));
+//!         let key = InstanceKey::of(&instance, 0);
+//!         let state = Arc::new(EndpointState::new(key, endpoint, instance, now));
+//!         state.open();
+//!         Ok(state)
+//!     })
+//!     .collect::<Result<_, waypost_model::InvalidEndpoint>>()?;
+//! let picker = RoundRobin::default().build(Arc::clone(&ready), None);
+//!
+//! let index = picker.pick(&PickRequest::new(now, &|| 7)).expect("three endpoints are open");
+//! let call = ready[index].started(now);
+//! assert_eq!(ready[index].in_flight(), 1);
+//! call.finished(now, Outcome::Ok);
+//! assert_eq!(ready[index].in_flight(), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
+
+mod choose;
+mod endpoint;
+mod least_request;
+mod padded;
+mod policy;
+mod round_robin;
+
+pub use endpoint::{EndpointState, Gate, Outcome, Started};
+pub use least_request::LeastRequest;
+pub use policy::{PickRequest, Picker, Policy};
+pub use round_robin::RoundRobin;

@@ -1,0 +1,18 @@
+//! Keeps what every call writes off the cache line that every pick reads.
+
+use std::ops::Deref;
+
+/// A value that has its cache lines to itself: 128 bytes, since processors prefetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct CachePadded<T>(T);
+
+// === impl CachePadded ===
+
+impl<T> Deref for CachePadded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

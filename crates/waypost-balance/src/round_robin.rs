@@ -1,0 +1,64 @@
+//! `round_robin`: the endpoints in turn.
+
+use crate::choose::{Rank, best_from, rank};
+use crate::{EndpointState, PickRequest, Picker, Policy};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Gives calls to the endpoints in turn. Among `n` endpoints that take calls, no two differ by more than one call.
+///
+/// The turn is kept when the set changes. Clients that all start at the first endpoint would all meet there: give each a
+/// start of its own with [`starting_at`](Self::starting_at).
+#[derive(Debug, Clone, Default)]
+pub struct RoundRobin {
+    start: usize,
+}
+
+struct RoundRobinPicker {
+    ready: Arc<[Arc<EndpointState>]>,
+    turn: AtomicUsize,
+}
+
+/// How often a pick moves on by a turn before it searches: passing over by turns spreads the calls of an endpoint that is
+/// set aside over all others, where a search would give them all to its neighbour.
+const TURNS: usize = 8;
+
+// === impl RoundRobin ===
+
+impl RoundRobin {
+    /// Starts somewhere else for each `start`: give it a random number.
+    pub fn starting_at(start: usize) -> Self {
+        // Half of the range is left, so that the turn does not wrap within the life of a process.
+        Self { start: start >> 1 }
+    }
+}
+
+impl Policy for RoundRobin {
+    fn name(&self) -> &'static str {
+        "round_robin"
+    }
+
+    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+        let turn = previous
+            .and_then(|previous| (previous as &dyn Any).downcast_ref::<RoundRobinPicker>())
+            .map_or(self.start, |previous| previous.turn.load(Ordering::Relaxed));
+        Arc::new(RoundRobinPicker { ready, turn: AtomicUsize::new(turn) })
+    }
+}
+
+// === impl RoundRobinPicker ===
+
+impl Picker for RoundRobinPicker {
+    fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
+        let count = self.ready.len();
+        let mut index = 0;
+        for _ in 0..count.min(TURNS) {
+            index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
+            if rank(&self.ready[index], request) == Some(Rank::Fresh) {
+                return Some(index);
+            }
+        }
+        best_from(&self.ready, index, request).map(|(index, _)| index)
+    }
+}
