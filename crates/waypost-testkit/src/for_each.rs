@@ -39,6 +39,7 @@ pub fn run<F: Future<Output = ()>>(body: F) {
 #[macro_export]
 macro_rules! for_each_etcd {
     ($($(#[$attribute:meta])* async fn $name:ident($version:ident : $kind:ty) $body:block)+) => {$(
+        #[cfg(test)]
         mod $name {
             #[allow(unused_imports, reason = "a body may name nothing of its file")]
             use super::*;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 /// One attempt of one request; a server that says nothing for 2 s counts as down.
@@ -19,6 +20,19 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// GET of a path.
 pub(crate) async fn get(server: SocketAddr, path: &str) -> io::Result<Response> {
     send(server, format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n")).await
+}
+
+/// POST of a JSON document.
+pub(crate) async fn post(server: SocketAddr, path: &str, json: &str) -> io::Result<Response> {
+    let length = json.len();
+    send(
+        server,
+        format!(
+            "POST {path} HTTP/1.0\r\nHost: {server}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{json}"
+        ),
+    )
+    .await
 }
 
 async fn send(server: SocketAddr, request: String) -> io::Result<Response> {
@@ -35,7 +49,7 @@ async fn send(server: SocketAddr, request: String) -> io::Result<Response> {
 }
 
 fn parse(answer: &str) -> Option<Response> {
-    let (head, _body) = answer.split_once("\r\n\r\n")?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Response { status })
+    Some(Response { status, body: body.to_owned() })
 }

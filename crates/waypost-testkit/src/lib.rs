@@ -24,16 +24,20 @@
 
 mod binaries;
 mod child;
+mod cluster;
 mod etcd;
 mod eventually;
 mod for_each;
 mod http;
 mod port;
+mod proxy;
 mod tls;
 
 pub use binaries::EtcdVersion;
+pub use cluster::{Cluster, ClusterBuilder};
 pub use etcd::{Builder, Etcd};
 pub use eventually::eventually;
 pub use for_each::{BODY_TIMEOUT, run};
 pub use port::free_port;
+pub use proxy::{Counts, Proxy};
 pub use tls::{CertificateFiles, Tls};

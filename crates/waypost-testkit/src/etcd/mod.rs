@@ -4,6 +4,7 @@ mod builder;
 mod launch;
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -15,6 +16,7 @@ use crate::EtcdVersion;
 use crate::child::Child;
 
 pub use builder::Builder;
+pub(crate) use builder::Place;
 use launch::{Died, Log, Ports, READY};
 
 /// A running etcd on loopback ports of its own, with its data in a temporary directory.
@@ -75,7 +77,8 @@ impl Etcd {
     async fn start_with(builder: Builder) -> Self {
         for _ in 0..10 {
             let mut etcd = Self::prepare(builder.clone());
-            match etcd.launch().await {
+            etcd.spawn();
+            match etcd.ready().await {
                 Ok(()) => {
                     etcd.apply_auth().await;
                     return etcd;
@@ -147,15 +150,8 @@ impl Etcd {
     /// Starts etcd again with the same data and ports and waits until it is healthy; kills it first if it runs.
     pub async fn restart(&mut self) {
         self.kill().await;
-        let deadline = Instant::now() + READY;
-        loop {
-            match self.launch().await {
-                Ok(()) => return,
-                Err(Died::AddressInUse) if Instant::now() < deadline => {}
-                Err(Died::AddressInUse) => panic!("another process keeps a port of etcd at {}", self.url()),
-                Err(Died::Otherwise(log)) => panic!("etcd {} did not restart:\n{log}", self.version()),
-            }
-        }
+        self.spawn();
+        self.settle().await;
     }
 
     /// SIGSTOP; returns when the process is stopped. Connections stay open and nothing answers.
@@ -240,8 +236,16 @@ impl Etcd {
     where
         I: IntoIterator<Item: AsRef<OsStr>>,
     {
+        self.try_etcdctl_at(&self.url(), args).await
+    }
+
+    /// As [`try_etcdctl`](Self::try_etcdctl), through another URL of this etcd, such as a proxy's.
+    pub async fn try_etcdctl_at<I>(&self, url: &str, args: I) -> Result<String, String>
+    where
+        I: IntoIterator<Item: AsRef<OsStr>>,
+    {
         let mut command = tokio::process::Command::new(self.version().binaries().etcdctl);
-        command.arg(format!("--endpoints={}", self.url()));
+        command.arg(format!("--endpoints={url}"));
         if let Some(tls) = &self.builder.tls {
             let client = tls.material.client();
             command.arg(format!("--cacert={}", tls.material.ca().display()));
@@ -257,20 +261,39 @@ impl Etcd {
         output(command).await
     }
 
-    /// Starts the process and waits until it is healthy.
-    async fn launch(&mut self) -> Result<(), Died> {
-        self.spawn();
-        self.ready().await
-    }
-
     /// Starts the process without waiting: a node of a cluster is healthy only with the others.
     pub(crate) fn spawn(&mut self) {
         let directory = self.directory.path();
         self.child = Some(launch::spawn(&self.builder, directory, &self.ports, self.token, &mut self.log));
     }
 
-    pub(crate) async fn ready(&self) -> Result<(), Died> {
+    /// Waits until the process that was started is healthy; starts another one while its ports are in use.
+    pub(crate) async fn settle(&mut self) {
+        let deadline = Instant::now() + READY;
+        loop {
+            match self.ready().await {
+                Ok(()) => return,
+                Err(Died::AddressInUse) if Instant::now() < deadline => self.spawn(),
+                Err(Died::AddressInUse) => panic!("another process keeps a port of etcd at {}", self.url()),
+                Err(Died::Otherwise(log)) => panic!("etcd {} did not start:\n{log}", self.version()),
+            }
+        }
+    }
+
+    async fn ready(&self) -> Result<(), Died> {
         launch::ready(self.running(), &self.ports, &self.log).await
+    }
+
+    /// Where the node listens for its peers.
+    pub(crate) fn peer_addr(&self) -> SocketAddr {
+        self.ports.peer.addr()
+    }
+
+    /// What the next start tells clients, for a node of a cluster.
+    pub(crate) fn advertise_to_clients(&mut self, url: String) {
+        if let Some(place) = &mut self.builder.place {
+            place.advertised_client_url = Some(url);
+        }
     }
 
     async fn apply_auth(&mut self) {
