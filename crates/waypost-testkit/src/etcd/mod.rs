@@ -113,6 +113,11 @@ impl Etcd {
         format!("http://{}", self.ports.metrics.addr())
     }
 
+    /// The text of `/metrics` now.
+    pub async fn metrics(&self) -> String {
+        crate::http::get(self.ports.metrics.addr(), "/metrics").await.expect("etcd serves /metrics").body
+    }
+
     /// The version that runs.
     pub fn version(&self) -> EtcdVersion {
         self.builder.version
