@@ -1,4 +1,4 @@
-//! Regenerates what `waypost-proto` commits: one Rust file per package and a descriptor set.
+//! Regenerates what `waypost-proto` and the greeting example commit: one Rust file per package, and a descriptor set.
 //!
 //! `cargo run -p waypost-proto-codegen` writes the files. With `-- --check` it writes nothing, and exits 1 naming the
 //! files that differ from what the `.proto` files say. Neither needs a `protoc` on the machine.
@@ -11,16 +11,13 @@ mod output;
 use std::{
     env,
     io::{self, Write as _},
-    path::Path,
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Result, bail};
 
-use crate::output::Generated;
-
-/// The crate that the code is for.
-const TARGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../waypost-proto");
+use crate::generate::{TARGETS, Target};
 
 const USAGE: &str = "usage: waypost-proto-codegen [--check]";
 
@@ -32,29 +29,34 @@ fn main() -> Result<ExitCode> {
         _ => bail!("unknown arguments: {}\n{USAGE}", arguments.join(" ")),
     };
 
-    let target = Path::new(TARGET);
-    let committed = target.join("src/gen");
-    let generated = generate::generate(&target.join("proto"))?;
     if check {
-        return report(&generated, &committed);
+        return report();
     }
-    generated.write(&committed)?;
+    for target in TARGETS {
+        target.generate()?.write(&committed(&target))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(generated: &Generated, committed: &Path) -> Result<ExitCode> {
-    let differences = generated.differences(committed)?;
-    for difference in &differences {
-        writeln!(io::stderr(), "crates/waypost-proto/src/gen/{difference}")?;
+fn committed(target: &Target) -> PathBuf {
+    target.folder().join("src/gen")
+}
+
+fn report() -> Result<ExitCode> {
+    let mut outcome = ExitCode::SUCCESS;
+    for target in TARGETS {
+        for difference in target.generate()?.differences(&committed(&target))? {
+            writeln!(io::stderr(), "{}/src/gen/{difference}", target.path)?;
+            outcome = ExitCode::FAILURE;
+        }
     }
-    if differences.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    if outcome == ExitCode::FAILURE {
+        writeln!(
+            io::stderr(),
+            "the committed code is not what the .proto files say; run `cargo run -p waypost-proto-codegen` and commit the result"
+        )?;
     }
-    writeln!(
-        io::stderr(),
-        "the committed code is not what the .proto files say; run `cargo run -p waypost-proto-codegen` and commit the result"
-    )?;
-    Ok(ExitCode::FAILURE)
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -63,9 +65,10 @@ mod tests {
 
     #[test]
     fn committed_code_is_what_the_proto_files_say() {
-        let target = Path::new(TARGET);
-        let generated = generate::generate(&target.join("proto")).expect("the .proto files compile");
-        let differences = generated.differences(&target.join("src/gen")).expect("src/gen is readable");
-        assert!(differences.is_empty(), "{differences:?}");
+        for target in TARGETS {
+            let generated = target.generate().expect("the .proto files compile");
+            let differences = generated.differences(&committed(&target)).expect("src/gen is readable");
+            assert!(differences.is_empty(), "{}: {differences:?}", target.path);
+        }
     }
 }
