@@ -293,9 +293,9 @@ mod tests {
             .without(&InstanceKey::of(&removed, 0));
         let after = with(map);
 
-        let changes: Vec<_> = after.changes_since(&before).collect();
+        let difference: Vec<_> = after.changes_since(&before).collect();
         assert_eq!(
-            changes,
+            difference,
             [
                 Change::Updated { key: InstanceKey::of(&changed, 0), before: changed, after: heavier },
                 Change::Removed { key: InstanceKey::of(&removed, 0), instance: removed },

@@ -12,12 +12,11 @@ use serde::Serialize;
 use crate::{
     instance::{DEFAULT_WEIGHT, Instance, Status},
     layout::{
-        Carries, DecodeCause, DecodeError, EncodeError, Encoded, KeySpan, Layout, PartKey, RawKv,
+        Carries, DecodeCause, DecodeError, EncodeError, Encoded, Layout, PartKey, RawKv,
         go_json::{self, Json, Object},
-        path::Path,
-        single_part,
+        path::{Path, path_keys},
+        single_part, take_parsed,
     },
-    name::ServiceName,
 };
 
 /// The metadata key under which a `Metadata` that is no object is kept.
@@ -59,9 +58,7 @@ impl Layout for Grpc {
         "grpc"
     }
 
-    fn prefix(&self) -> &str {
-        self.path.prefix()
-    }
+    path_keys!();
 
     fn default_ttl(&self) -> Duration {
         Duration::from_secs(10)
@@ -76,18 +73,6 @@ impl Layout for Grpc {
         let update = Update { op: 0, addr: instance.address(), metadata: metadata(instance) };
         let key = self.path.instance_key(instance.service.as_str(), instance.id.as_str());
         Ok(Encoded::one(key, go_json::to_vec(self.name(), &update)?, self.carries().lost(instance, RESERVED)))
-    }
-
-    fn service_spans(&self, service: &ServiceName) -> Vec<KeySpan> {
-        vec![self.path.instances(service.as_str())]
-    }
-
-    fn catalog_span(&self) -> Option<KeySpan> {
-        self.path.everything()
-    }
-
-    fn identify(&self, key: &[u8]) -> Option<PartKey> {
-        self.path.identify(key)
     }
 
     fn decode(&self, parts: &[Option<RawKv<'_>>]) -> Result<Option<Instance>, DecodeError> {
@@ -136,20 +121,9 @@ fn decode(kv: RawKv<'_>, part: PartKey) -> Result<Option<Instance>, DecodeCause>
 fn read_metadata(instance: &mut Instance, mut members: Object<'_>) {
     instance.zone = members.take("zone").and_then(Json::to_present_text);
     instance.version = members.take("version").and_then(Json::to_present_text);
-    let (weight, status) = (members.take("weight"), members.take("status"));
     instance.metadata = members.into_texts();
-    if let Some(weight) = weight {
-        match weight.to_number().and_then(|weight| u32::try_from(weight).ok()) {
-            Some(weight) => instance.weight = weight,
-            None => _ = instance.metadata.insert("weight".to_owned(), weight.to_text()),
-        }
-    }
-    if let Some(status) = status.map(Json::to_text) {
-        match status.parse() {
-            Ok(status) => instance.status = status,
-            Err(_) => _ = instance.metadata.insert("status".to_owned(), status),
-        }
-    }
+    instance.weight = take_parsed(&mut instance.metadata, "weight").unwrap_or(DEFAULT_WEIGHT);
+    instance.status = take_parsed(&mut instance.metadata, "status").unwrap_or_default();
 }
 
 #[cfg(test)]

@@ -21,19 +21,36 @@
 //! | `skydns` | `{prefix}/{labels of the service, reversed}/{id}` | `/skydns` | 30 s |
 //! | `dubbo` | `{prefix}/{interface}/providers/{url}` | `/dubbo` | 30 s |
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, str::FromStr, sync::Arc, time::Duration};
 
 use crate::{
+    endpoint::Endpoint,
     excerpt::Excerpt,
     instance::Instance,
     name::{InstanceId, ServiceName},
 };
 
+mod addr_key;
 mod carries;
+mod dubbo;
 mod error;
+mod fields;
 mod go_json;
+mod go_micro;
+mod go_zero;
 mod grpc;
+mod hertz;
+mod json;
+mod kitex;
+mod kratos;
+mod lease_id;
+mod named_addr;
 mod path;
+mod plain;
+#[cfg(test)]
+mod properties;
+mod single;
+mod skydns;
 
 pub use self::carries::{Carries, Field};
 pub use self::error::{DecodeCause, DecodeError, EncodeError};
@@ -142,12 +159,40 @@ pub struct UnknownLayout {
 }
 
 /// The names of all layouts, the default first.
-pub const LAYOUT_NAMES: &[&str] = &["grpc"];
+pub const LAYOUT_NAMES: &[&str] = &[
+    "grpc",
+    "addr-key",
+    "fields",
+    "plain",
+    "single",
+    "json",
+    "named-addr",
+    "go-zero",
+    "kratos",
+    "kitex",
+    "hertz",
+    "go-micro",
+    "skydns",
+    "dubbo",
+];
 
 /// The layout called `name`, under `prefix` or else its own default prefix.
 pub fn layout(name: &str, prefix: Option<&str>) -> Result<Arc<dyn Layout>, UnknownLayout> {
     Ok(match name {
         "grpc" => Arc::new(grpc::Grpc::new(prefix)),
+        "addr-key" => Arc::new(addr_key::AddrKey::new(prefix)),
+        "fields" => Arc::new(fields::Fields::new(prefix)),
+        "plain" => Arc::new(plain::Plain::new(prefix)),
+        "single" => Arc::new(single::Single::new(prefix)),
+        "json" => Arc::new(json::JsonAddr::new(prefix)),
+        "named-addr" => Arc::new(named_addr::NamedAddr::new(prefix)),
+        "go-zero" => Arc::new(go_zero::GoZero::new(prefix)),
+        "kratos" => Arc::new(kratos::Kratos::new(prefix)),
+        "kitex" => Arc::new(kitex::Kitex::new(prefix)),
+        "hertz" => Arc::new(hertz::hertz(prefix)),
+        "go-micro" => Arc::new(go_micro::GoMicro::new(prefix)),
+        "skydns" => Arc::new(skydns::SkyDns::new(prefix)),
+        "dubbo" => Arc::new(dubbo::Dubbo::new(prefix)),
         _ => return Err(UnknownLayout { name: Excerpt::new(name) }),
     })
 }
@@ -177,4 +222,19 @@ impl Encoded {
 fn single_part<'a>(layout: &dyn Layout, parts: &[Option<RawKv<'a>>]) -> Option<(RawKv<'a>, PartKey)> {
     let kv = (*parts.first()?)?;
     Some((kv, layout.identify(kv.key)?))
+}
+
+/// The address of a value that is one. Space around it, such as the line end of a shell, is ignored.
+fn address(value: &[u8]) -> Result<Endpoint, DecodeCause> {
+    Ok(go_json::text_of(value).trim().parse()?)
+}
+
+/// Takes the text of `key` out of `metadata` if it is a `T`. What is not stays there; null is taken for absent.
+fn take_parsed<T: FromStr>(metadata: &mut BTreeMap<String, String>, key: &str) -> Option<T> {
+    let text = metadata.get(key)?;
+    let parsed = text.parse().ok();
+    if parsed.is_some() || text == "null" {
+        metadata.remove(key);
+    }
+    parsed
 }

@@ -22,6 +22,29 @@ pub(crate) struct Path {
     base: String,
 }
 
+/// The methods of a [`Layout`](crate::layout::Layout) whose keys are `{prefix}/{service}/{id}` under its field `path`.
+macro_rules! path_keys {
+    () => {
+        fn prefix(&self) -> &str {
+            self.path.prefix()
+        }
+
+        fn service_spans(&self, service: &$crate::ServiceName) -> Vec<$crate::KeySpan> {
+            vec![self.path.instances(service.as_str())]
+        }
+
+        fn catalog_span(&self) -> Option<$crate::KeySpan> {
+            self.path.everything()
+        }
+
+        fn identify(&self, key: &[u8]) -> Option<$crate::PartKey> {
+            self.path.identify(key)
+        }
+    };
+}
+
+pub(super) use path_keys;
+
 // === impl KeySpan ===
 
 impl KeySpan {
