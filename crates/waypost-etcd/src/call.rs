@@ -245,12 +245,24 @@ impl Session {
         request
     }
 
-    /// The same for a stream that a member cut off from the others must end, rather than keep open in silence.
-    pub(crate) fn request_with_leader<M>(&self, message: M) -> tonic::Request<M> {
-        let mut request = self.request(message);
-        request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
-        request
+    /// The same for a message that goes as one, refused here if it is too large: the transport would report that
+    /// as a broken stream.
+    pub(crate) fn unary<M: prost::Message>(&self, message: M) -> Result<tonic::Request<M>, Status> {
+        let (size, most) = (message.encoded_len(), self.max_send_bytes);
+        if size > most {
+            return Err(Status::resource_exhausted(format!(
+                "trying to send message larger than max ({size} vs. {most})"
+            )));
+        }
+        Ok(self.request(message))
     }
+}
+
+/// Marks a stream or a waiting call that a member cut off from the others must end, rather than keep open in
+/// silence.
+pub(crate) fn with_leader<M>(mut request: tonic::Request<M>) -> tonic::Request<M> {
+    request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
+    request
 }
 
 async fn bounded<T>(

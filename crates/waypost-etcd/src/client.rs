@@ -54,8 +54,8 @@ impl Client {
         let operation = Operation::read("range").on(&range.0.key);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(range.0.clone());
-                async move { session.kv().range(request).await }
+                let request = session.unary(range.0.clone());
+                async move { session.kv().range(request?).await }
             })
             .await
     }
@@ -70,8 +70,8 @@ impl Client {
         let operation = Operation::write("put").on(&put.request.key).idempotent(put.idempotent);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(put.request.clone());
-                async move { session.kv().put(request).await }
+                let request = session.unary(put.request.clone());
+                async move { session.kv().put(request?).await }
             })
             .await
     }
@@ -81,8 +81,8 @@ impl Client {
         let operation = Operation::write("delete").on(&delete.request.key).idempotent(delete.idempotent);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(delete.request.clone());
-                async move { session.kv().delete_range(request).await }
+                let request = session.unary(delete.request.clone());
+                async move { session.kv().delete_range(request?).await }
             })
             .await
     }
@@ -93,8 +93,8 @@ impl Client {
         operation.key = first_key(&txn.request);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(txn.request.clone());
-                async move { session.kv().txn(request).await }
+                let request = session.unary(txn.request.clone());
+                async move { session.kv().txn(request?).await }
             })
             .await
     }
@@ -104,8 +104,8 @@ impl Client {
         let operation = Operation::write("compact");
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(pb::CompactionRequest { revision, physical });
-                async move { session.kv().compact(request).await }
+                let request = session.unary(pb::CompactionRequest { revision, physical });
+                async move { session.kv().compact(request?).await }
             })
             .await
             .map(|_| ())

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
+use crate::call::with_leader;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Operation};
 use crate::proto::mvccpb::KeyValue;
@@ -53,8 +54,8 @@ impl Client {
         let answer = self
             .cluster
             .call_within(&operation, None, |session| {
-                let request = session.request_with_leader(request.clone());
-                async move { session.lock().lock(request).await }
+                let request = session.unary(request.clone()).map(with_leader);
+                async move { session.lock().lock(request?).await }
             })
             .await?;
         Ok(answer.key)
@@ -66,8 +67,8 @@ impl Client {
         let operation = Operation::write("unlock").on(&request.key).idempotent(true);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(request.clone());
-                async move { session.lock().unlock(request).await }
+                let request = session.unary(request.clone());
+                async move { session.lock().unlock(request?).await }
             })
             .await
             .map(|_| ())
@@ -85,8 +86,8 @@ impl Client {
         let answer = self
             .cluster
             .call_within(&operation, None, |session| {
-                let request = session.request_with_leader(request.clone());
-                async move { session.election().campaign(request).await }
+                let request = session.unary(request.clone()).map(with_leader);
+                async move { session.election().campaign(request?).await }
             })
             .await?;
         let leader = answer
@@ -101,8 +102,8 @@ impl Client {
         let operation = Operation::write("proclaim").on(&leadership.0.name).idempotent(true);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(request.clone());
-                async move { session.election().proclaim(request).await }
+                let request = session.unary(request.clone());
+                async move { session.election().proclaim(request?).await }
             })
             .await
             .map(|_| ())
@@ -115,8 +116,8 @@ impl Client {
         let answer = self
             .cluster
             .call(&operation, |session| {
-                let request = session.request(request.clone());
-                async move { session.election().leader(request).await }
+                let request = session.unary(request.clone());
+                async move { session.election().leader(request?).await }
             })
             .await;
         match answer {
@@ -135,7 +136,7 @@ impl Client {
         let operation = Operation::read("observe").on(&request.name);
         let session = self.cluster.session(&operation).await?;
         let endpoint = session.link.endpoint().clone();
-        let answer = session.election().observe(session.request_with_leader(request)).await;
+        let answer = session.election().observe(with_leader(session.request(request))).await;
         let stream = answer.map_err(|status| Error::from_status(&operation, &endpoint, status))?.into_inner();
         Ok(stream
             .map_err(move |status| Error::from_status(&operation, &endpoint, status))
@@ -149,8 +150,8 @@ impl Client {
         let request = election::ResignRequest { leader: Some(leadership.0) };
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(request.clone());
-                async move { session.election().resign(request).await }
+                let request = session.unary(request.clone());
+                async move { session.election().resign(request?).await }
             })
             .await
             .map(|_| ())

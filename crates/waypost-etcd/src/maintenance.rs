@@ -24,8 +24,8 @@ impl Client {
     pub async fn status(&self) -> Result<pb::StatusResponse, Error> {
         self.cluster
             .call(&Operation::read("status"), |session| {
-                let request = session.request(pb::StatusRequest {});
-                async move { session.maintenance().status(request).await }
+                let request = session.unary(pb::StatusRequest {});
+                async move { session.maintenance().status(request?).await }
             })
             .await
     }
@@ -34,8 +34,8 @@ impl Client {
     pub async fn status_of(&self, endpoint: &str) -> Result<pb::StatusResponse, Error> {
         self.cluster
             .call_at(&Operation::read("status"), endpoint, |session| {
-                let request = session.request(pb::StatusRequest {});
-                async move { session.maintenance().status(request).await }
+                let request = session.unary(pb::StatusRequest {});
+                async move { session.maintenance().status(request?).await }
             })
             .await
     }
@@ -45,8 +45,8 @@ impl Client {
         let answer = self
             .cluster
             .call(&Operation::read("member list"), |session| {
-                let request = session.request(pb::MemberListRequest::default());
-                async move { session.cluster().member_list(request).await }
+                let request = session.unary(pb::MemberListRequest::default());
+                async move { session.cluster().member_list(request?).await }
             })
             .await?;
         Ok(answer.members)
@@ -61,8 +61,8 @@ impl Client {
         let answer = self
             .cluster
             .call(&operation, |session| {
-                let request = session.request(pb::SnapshotRequest {});
-                async move { session.maintenance().snapshot(request).await }
+                let request = session.unary(pb::SnapshotRequest {});
+                async move { session.maintenance().snapshot(request?).await }
             })
             .await?;
         Ok(answer

@@ -13,7 +13,7 @@ use tonic::Streaming;
 
 use super::schedule::{Action, LeaseLoss, LeaseState, Renewed, Schedule};
 use super::{Lease, seconds};
-use crate::call::{Cluster, Session, endpoint_is_bad};
+use crate::call::{Cluster, Session, endpoint_is_bad, with_leader};
 use crate::client::Client;
 use crate::error::{Error, Operation};
 use crate::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
@@ -75,9 +75,12 @@ struct Keeper {
 enum Stream {
     Closed,
     Waiting(Instant),
-    Opening(Pin<Box<dyn Future<Output = Result<Opened, (Option<Session>, Error)>> + Send>>),
+    Opening(Pin<Box<dyn Future<Output = Opening> + Send>>),
     Open(Box<Opened>),
 }
+
+/// How an opening ended; of one that failed, the session whose endpoint is to blame.
+type Opening = Result<Box<Opened>, (Option<Session>, Error)>;
 
 struct Opened {
     session: Session,
@@ -107,10 +110,10 @@ impl LeaseKeeper {
     /// there.
     pub fn keep(&self, lease: Lease, granted_at: Instant) -> KeptLease {
         let (state, receiver) = watch::channel(LeaseState::Alive { until: granted_at + lease.ttl });
-        if let Err(refused) = self.commands.send(Command::Keep { lease, granted_at, state }) {
-            if let Command::Keep { state, .. } = refused.0 {
-                state.send_replace(LeaseState::Lost { cause: LeaseLoss::KeeperGone });
-            }
+        if let Err(refused) = self.commands.send(Command::Keep { lease, granted_at, state })
+            && let Command::Keep { state, .. } = refused.0
+        {
+            state.send_replace(LeaseState::Lost { cause: LeaseLoss::KeeperGone });
         }
         KeptLease { lease, state: receiver, commands: self.commands.clone() }
     }
@@ -224,7 +227,7 @@ impl Keeper {
         self.stream = Stream::Opening(Box::pin(async move {
             let operation = operation();
             let session = cluster.session(&operation).await.map_err(|error| (None, error))?;
-            let request = session.request_with_leader(UnboundedReceiverStream::new(outbox));
+            let request = with_leader(session.request(UnboundedReceiverStream::new(outbox)));
             let mut service = session.lease();
             let opening = tokio::time::timeout(patience, service.lease_keep_alive(request));
             let answer = opening
@@ -232,7 +235,7 @@ impl Keeper {
                 .unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer to a lease keepalive")));
             match answer {
                 Ok(answers) => {
-                    Ok(Opened { session: session.clone(), requests, answers: answers.into_inner() })
+                    Ok(Box::new(Opened { session: session.clone(), requests, answers: answers.into_inner() }))
                 }
                 Err(status) => Err(refused(&cluster, session, status).await),
             }
@@ -242,7 +245,7 @@ impl Keeper {
     fn on_stream(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::Waited => self.open(),
-            StreamEvent::Opened(Ok(opened)) => self.stream = Stream::Open(Box::new(opened)),
+            StreamEvent::Opened(Ok(opened)) => self.stream = Stream::Open(opened),
             StreamEvent::Opened(Err((session, error))) => {
                 if let Some(session) = session {
                     self.cluster.pool.failed(&session.link);
@@ -313,17 +316,15 @@ async fn refused(cluster: &Cluster, session: Session, status: tonic::Status) -> 
     let renewable = cluster.auth.can_renew(&status);
     let bad = endpoint_is_bad(&status);
     let error = Error::from_status(&operation, session.link.endpoint(), status);
-    if renewable {
-        if let Err(error) = cluster.renew(&operation, &session).await {
-            return (None, error);
-        }
+    if renewable && let Err(error) = cluster.renew(&operation, &session).await {
+        return (None, error);
     }
     (bad.then_some(session), error)
 }
 
 enum StreamEvent {
     Waited,
-    Opened(Result<Opened, (Option<Session>, Error)>),
+    Opened(Opening),
     Answer(LeaseKeepAliveResponse),
     Ended(Option<tonic::Status>),
 }

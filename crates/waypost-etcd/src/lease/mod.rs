@@ -57,8 +57,8 @@ impl Client {
         let answer = self
             .cluster
             .call(&operation, |session| {
-                let request = session.request(request);
-                async move { session.lease().lease_grant(request).await }
+                let request = session.unary(request);
+                async move { session.lease().lease_grant(request?).await }
             })
             .await?;
         if !answer.error.is_empty() {
@@ -72,8 +72,8 @@ impl Client {
         let operation = Operation::write("lease revoke").idempotent(true);
         self.cluster
             .call(&operation, |session| {
-                let request = session.request(pb::LeaseRevokeRequest { id });
-                async move { session.lease().lease_revoke(request).await }
+                let request = session.unary(pb::LeaseRevokeRequest { id });
+                async move { session.lease().lease_revoke(request?).await }
             })
             .await
             .map(|_| ())
@@ -85,8 +85,8 @@ impl Client {
         let answer = self
             .cluster
             .call(&operation, |session| {
-                let request = session.request(pb::LeaseTimeToLiveRequest { id, keys });
-                async move { session.lease().lease_time_to_live(request).await }
+                let request = session.unary(pb::LeaseTimeToLiveRequest { id, keys });
+                async move { session.lease().lease_time_to_live(request?).await }
             })
             .await?;
         let ttl = (answer.ttl >= 0).then(|| seconds(answer.ttl));
@@ -99,8 +99,8 @@ impl Client {
         let answer = self
             .cluster
             .call(&operation, |session| {
-                let request = session.request(pb::LeaseLeasesRequest {});
-                async move { session.lease().lease_leases(request).await }
+                let request = session.unary(pb::LeaseLeasesRequest {});
+                async move { session.lease().lease_leases(request?).await }
             })
             .await?;
         Ok(answer.leases.into_iter().map(|lease| lease.id).collect())

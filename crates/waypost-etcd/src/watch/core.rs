@@ -14,7 +14,7 @@ const WHOLE_STREAM: i64 = -1;
 /// The watches of one watcher.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
-    watches: BTreeMap<WatchId, Watch>,
+    standing: BTreeMap<WatchId, Watch>,
     /// Creations that the stream has not answered yet. etcd answers them in the order in which they were asked, and
     /// refuses them without saying which.
     pending: VecDeque<WatchId>,
@@ -49,22 +49,22 @@ impl Watches {
     pub(super) fn add(&mut self, id: WatchId, spec: WatchSpec) {
         let next_revision = spec.start_revision;
         let watch = Watch { spec, next_revision, fragments: Vec::new(), token_refused: false };
-        self.watches.insert(id, watch);
+        self.standing.insert(id, watch);
     }
 
     /// Whether there was such a watch.
     pub(super) fn remove(&mut self, id: WatchId) -> bool {
-        self.watches.remove(&id).is_some()
+        self.standing.remove(&id).is_some()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.watches.is_empty()
+        self.standing.is_empty()
     }
 
     /// What the errors of the stream speak of.
     pub(super) fn operation(&self) -> Operation {
         let operation = Operation::read("watch");
-        match self.watches.values().next() {
+        match self.standing.values().next() {
             Some(watch) => operation.on(&watch.spec.range.start),
             None => operation,
         }
@@ -72,16 +72,16 @@ impl Watches {
 
     /// The requests that set up every watch on a new stream.
     pub(super) fn requests(&mut self) -> Vec<pb::WatchRequest> {
-        for watch in self.watches.values_mut() {
+        for watch in self.standing.values_mut() {
             watch.fragments.clear();
         }
-        self.pending = self.watches.keys().copied().collect();
-        self.watches.iter().map(|(id, watch)| watch.request(*id)).collect()
+        self.pending = self.standing.keys().copied().collect();
+        self.standing.iter().map(|(id, watch)| watch.request(*id)).collect()
     }
 
     /// The request that sets up one watch on the stream that is open.
     pub(super) fn request(&mut self, id: WatchId) -> Option<pb::WatchRequest> {
-        let request = self.watches.get(&id)?.request(id);
+        let request = self.standing.get(&id)?.request(id);
         self.pending.push_back(id);
         Some(request)
     }
@@ -107,13 +107,13 @@ impl Watches {
         if answer.created {
             self.pending.retain(|pending| *pending != id);
         }
-        let Some(watch) = self.watches.get_mut(&id) else { return Verdict::Tell(Vec::new()) };
+        let Some(watch) = self.standing.get_mut(&id) else { return Verdict::Tell(Vec::new()) };
         if answer.created {
             watch.token_refused = false;
             let seen = watch.next_revision - 1;
             // A watch may be asked for from a future revision; only one that has begun can have been overtaken.
             if watch.next_revision > 0 && header.revision < seen {
-                self.watches.remove(&id);
+                self.standing.remove(&id);
                 let reason = ResetReason::RevisionWentBack { seen, now: header.revision };
                 return Verdict::Tell(vec![WatchEvent::Reset { watch: id, reason }]);
             }
@@ -148,9 +148,9 @@ impl Watches {
             }
             None => WatchId(answer.watch_id),
         };
-        let Some(watch) = self.watches.get_mut(&id) else { return Verdict::Tell(Vec::new()) };
+        let Some(watch) = self.standing.get_mut(&id) else { return Verdict::Tell(Vec::new()) };
         if answer.compact_revision > 0 {
-            self.watches.remove(&id);
+            self.standing.remove(&id);
             let reason = ResetReason::Compacted { compact_revision: answer.compact_revision };
             return Verdict::Tell(vec![WatchEvent::Reset { watch: id, reason }]);
         }
@@ -167,11 +167,11 @@ impl Watches {
             return Verdict::RenewToken;
         }
         if error.kind() == ErrorKind::Compacted {
-            self.watches.remove(&id);
+            self.standing.remove(&id);
             let reason = ResetReason::Compacted { compact_revision: 0 };
             return Verdict::Tell(vec![WatchEvent::Reset { watch: id, reason }]);
         }
-        self.watches.remove(&id);
+        self.standing.remove(&id);
         Verdict::Tell(vec![WatchEvent::Refused { watch: id, error }])
     }
 
@@ -186,7 +186,7 @@ impl Watches {
         }
         self.cluster_id = Some(now);
         let reason = ResetReason::ClusterChanged { before, now };
-        let ended = std::mem::take(&mut self.watches);
+        let ended = std::mem::take(&mut self.standing);
         Some(ended.into_keys().map(|watch| WatchEvent::Reset { watch, reason }).collect())
     }
 }

@@ -10,7 +10,7 @@ use tonic::{Status, Streaming};
 
 use super::core::{Verdict, Watches};
 use super::{WatchEvent, WatchId, WatchSpec};
-use crate::call::{Cluster, Session, endpoint_is_bad};
+use crate::call::{Cluster, Session, endpoint_is_bad, with_leader};
 use crate::error::Error;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
@@ -127,7 +127,7 @@ impl Driver {
             // The receiver is held below.
             let _ = requests.send(request);
         }
-        let request = session.request_with_leader(UnboundedReceiverStream::new(outbox));
+        let request = with_leader(session.request(UnboundedReceiverStream::new(outbox)));
         let mut service = session.watch();
         let opening = tokio::time::timeout(self.cluster.request_timeout, service.watch(request));
         let opened = tokio::select! {
