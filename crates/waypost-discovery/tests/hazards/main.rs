@@ -1,0 +1,9 @@
+//! Each hazard of discovery, made to happen to real servers.
+
+mod support;
+
+mod h20_compacted;
+mod h24_etcd_away;
+mod h26_names;
+mod h27_malformed;
+mod h28_empty;
