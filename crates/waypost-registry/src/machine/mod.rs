@@ -1,0 +1,17 @@
+//! The rules of registration, without I/O, clock or randomness: events go in, steps to take and states come out.
+
+pub(crate) mod backoff;
+pub(crate) mod edit;
+pub(crate) mod member;
+pub(crate) mod owned;
+pub(crate) mod packing;
+pub(crate) mod placement;
+#[cfg(test)]
+mod simulation;
+mod view;
+
+pub(crate) use self::backoff::Backoff;
+pub(crate) use self::member::{Event, Guard, Member, Outcome, Removal, Step, Ticket, Write};
+pub(crate) use self::owned::OwnedLeases;
+pub(crate) use self::placement::{GroupId, Placement};
+pub(crate) use self::view::{Held, Holder, Sight};
