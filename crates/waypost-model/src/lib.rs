@@ -1,6 +1,6 @@
 //! Instances, services, snapshots, and the layouts in which etcd holds them. No I/O.
 //!
-//! An [`Instance`] is one running copy of a service. A [`Layout`](layout::Layout) says how it is written as etcd keys
+//! An [`Instance`] is one running copy of a service. A [`Layout`] says how it is written as etcd keys
 //! and values and read back. A [`Snapshot`] is the set that a reader sees at one revision.
 //!
 //! ```
@@ -24,13 +24,15 @@ pub mod fuzzing;
 mod instance;
 pub mod layout;
 mod name;
+mod scheme;
 mod snapshot;
 
-pub use crate::endpoint::{Endpoint, Endpoints, Host, InvalidEndpoint, OtherScheme, Scheme};
+pub use crate::endpoint::{Endpoint, Endpoints, Host, InvalidEndpoint};
 pub use crate::instance::{DEFAULT_WEIGHT, Instance, InvalidStatus, Status};
 pub use crate::layout::{
     Carries, DecodeCause, DecodeError, EncodeError, Encoded, Entry, Field, KeySpan, LAYOUT_NAMES, Layout,
     PartKey, RawKv, UnknownLayout, layout, parse_layouts,
 };
 pub use crate::name::{InstanceId, InvalidName, ServiceName};
+pub use crate::scheme::{OtherScheme, Scheme};
 pub use crate::snapshot::{Change, Existence, Freshness, InstanceKey, Scope, Snapshot, SnapshotParts};

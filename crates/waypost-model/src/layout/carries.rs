@@ -3,8 +3,8 @@
 use std::{fmt, ops::BitOr};
 
 use crate::{
-    endpoint::Scheme,
     instance::{DEFAULT_WEIGHT, Instance, Status},
+    scheme::Scheme,
 };
 
 /// A set of the things that a layout has a place for. Service name and primary address are in every layout.

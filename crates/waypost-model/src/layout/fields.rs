@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::{
-    endpoint::{Endpoint, Scheme},
+    endpoint::Endpoint,
     instance::Instance,
     layout::{
         Carries, DecodeCause, DecodeError, EncodeError, Encoded, Entry, KeySpan, Layout, PartKey, RawKv,
@@ -16,6 +16,7 @@ use crate::{
         single::{lost, only_id},
     },
     name::ServiceName,
+    scheme::Scheme,
 };
 
 /// What follows the name of the service in the key of each part.
