@@ -57,6 +57,20 @@ pub use self::error::{DecodeCause, DecodeError, EncodeError};
 pub use self::path::KeySpan;
 
 /// One format of instances in etcd.
+///
+/// ```
+/// use waypost_model::{RawKv, layout};
+///
+/// let kratos = layout("kratos", None)?;
+/// let key = b"/microservices/hello/7";
+/// let value = br#"{"id":"7","name":"hello","version":"v1","metadata":null,"endpoints":["grpc://10.0.0.1:9000"]}"#;
+/// let whose = kratos.identify(key).ok_or("not a key of this layout")?;
+/// assert_eq!((whose.service.as_str(), whose.id.as_str()), ("hello", "7"));
+/// let instance = kratos.decode(&[Some(RawKv { key, value, lease: 0 })])?.ok_or("no instance")?;
+/// assert_eq!((instance.address().as_str(), instance.version.as_deref()), ("10.0.0.1:9000", Some("v1")));
+/// assert!(!kratos.service_spans(&"hello".parse()?)[0].contains(b"/microservices/helloworld/7"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Layout: Send + Sync + Debug {
     /// Its name, one of [`LAYOUT_NAMES`].
     fn name(&self) -> &'static str;
