@@ -1,0 +1,5 @@
+//! An etcd v3 server of one node: the deterministic core.
+//!
+//! Nothing in this crate's core knows a clock, a runtime or a disk: it takes `now`, requests and a
+//! [`backend::Backend`], and gives answers and effects.
+#![forbid(unsafe_code)]
