@@ -1,1 +1,24 @@
-fn main() {}
+//! A greeter that is registered while it runs: `greeter-server [LISTEN]`. End it with Ctrl-C or SIGTERM.
+
+use greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
+use tonic::{Request, Response, Status};
+use waypost::Waypost;
+
+struct English;
+
+#[tonic::async_trait]
+impl Greeter for English {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let message = format!("Hello, {}!", request.into_inner().name);
+        Ok(Response::new(HelloReply { message }))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), waypost::Error> {
+    let etcd = std::env::var("WAYPOST_ENDPOINTS").unwrap_or("http://127.0.0.1:2379".into());
+    let listen = std::env::args().nth(1).unwrap_or("127.0.0.1:0".into());
+
+    let waypost = Waypost::connect(&etcd)?;
+    waypost.serve("greeter", listen, GreeterServer::new(English)).await
+}

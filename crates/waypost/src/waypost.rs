@@ -1,0 +1,153 @@
+//! One etcd, seen from one process: what is registered there, found there and called there.
+
+use std::sync::Arc;
+
+use tonic::server::NamedService;
+use waypost_channel::{Channel, ChannelBuilder};
+use waypost_discovery::{Discovery, DiscoveryOptions, Subscription};
+use waypost_etcd::Client;
+use waypost_model::{Instance, ServiceName};
+use waypost_registry::{Registration, Registry, RegistryOptions};
+
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::serve::{GrpcService, Serve};
+
+/// Everything about one etcd in one place: registers, discovers, serves and calls. Cheap to clone; clones share their
+/// connections, leases and watches.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), waypost::Error> {
+/// use waypost::Waypost;
+///
+/// let waypost = Waypost::builder()
+///     .endpoints(["http://10.0.0.1:2379", "http://10.0.0.2:2379", "http://10.0.0.3:2379"])
+///     .user("greeter", "secret")
+///     .also_read("kratos")
+///     .build()?;
+/// let channel = waypost.channel("greeter")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Waypost {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    registry: Registry,
+    registry_options: RegistryOptions,
+    discovery: Discovery,
+}
+
+// === impl Waypost ===
+
+impl Waypost {
+    /// The etcd at these comma-separated addresses, with the defaults of everything.
+    ///
+    /// No I/O is done: connections are made when they are needed, and made again when they break, so a process
+    /// starts whether or not etcd is there.
+    ///
+    /// # Errors
+    /// [`Error::Etcd`] when an address is malformed.
+    pub fn connect(endpoints: &str) -> Result<Self, Error> {
+        Self::builder().endpoints(endpoints.split(',')).build()
+    }
+
+    /// Begins one with other options.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Made of its parts, which are otherwise made by [`builder`](Self::builder).
+    pub fn new(client: Client, registry: RegistryOptions, discovery: DiscoveryOptions) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                registry: Registry::new(client.clone(), registry.clone()),
+                registry_options: registry,
+                discovery: Discovery::new(client.clone(), discovery),
+                client,
+            }),
+        }
+    }
+
+    /// The client to etcd.
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// The registry behind [`register`](Self::register).
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// The discovery behind [`discover`](Self::discover) and [`channel`](Self::channel).
+    pub fn discovery(&self) -> &Discovery {
+        &self.shared.discovery
+    }
+
+    /// Registers an instance and keeps it registered until the [`Registration`] is ended. Returns at once. Must be
+    /// called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Register`]: what can be told without etcd, see [`Registry::register`].
+    pub fn register(&self, instance: Instance) -> Result<Registration, Error> {
+        Ok(self.shared.registry.register(instance)?)
+    }
+
+    /// Follows the instances of a service. Returns at once.
+    ///
+    /// # Errors
+    /// [`Error::Name`] when that cannot be the name of a service.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn discover(&self, service: impl AsRef<str>) -> Result<Subscription, Error> {
+        Ok(self.shared.discovery.service(service_name(service)?))
+    }
+
+    /// A channel to the instances of a service, for any client that tonic generates. Returns at once: a call waits for
+    /// the first connection.
+    ///
+    /// # Errors
+    /// [`Error::Name`] when that cannot be the name of a service.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn channel(&self, service: impl AsRef<str>) -> Result<Channel, Error> {
+        Ok(self.channel_builder(service)?.build())
+    }
+
+    /// A channel with a policy, timeouts, retries or TLS of your own.
+    ///
+    /// # Errors
+    /// [`Error::Name`] when that cannot be the name of a service.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn channel_builder(&self, service: impl AsRef<str>) -> Result<ChannelBuilder, Error> {
+        Ok(Channel::builder(self.discover(service)?))
+    }
+
+    /// A gRPC server that is registered as an instance of `service` while it runs; awaiting it runs it.
+    ///
+    /// `address` is where to listen, `host:port`: with host `0.0.0.0` it is advertised at this machine's address, see
+    /// [`registry::advertise`](crate::registry::advertise); with port 0 at the port that it got. `grpc` is what tonic
+    /// generates, such as `GreeterServer::new(…)`; more can be [added](Serve::add_service).
+    ///
+    /// See [`Serve`] for what happens when.
+    pub fn serve<S, B>(&self, service: impl AsRef<str>, address: impl Into<String>, grpc: S) -> Serve
+    where
+        S: GrpcService<B> + NamedService,
+    {
+        let registry = Registry::new(self.shared.client.clone(), self.shared.registry_options.clone());
+        Serve::new(registry, service.as_ref(), address.into()).add_service(grpc)
+    }
+}
+
+pub(crate) fn service_name(name: impl AsRef<str>) -> Result<ServiceName, Error> {
+    let name = name.as_ref();
+    ServiceName::new(name).map_err(|source| Error::Name { name: name.to_owned(), source })
+}
