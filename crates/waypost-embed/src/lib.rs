@@ -3,3 +3,6 @@
 //! Nothing in this crate's core knows a clock, a runtime or a disk: it takes `now`, requests and a
 //! [`backend::Backend`], and gives answers and effects.
 #![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod error;
