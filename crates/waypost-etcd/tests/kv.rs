@@ -61,6 +61,24 @@ for_each_etcd! {
         assert!(empty.next().await.is_none());
     }
 
+    async fn pages_too_large_for_an_answer_are_halved(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let client = Client::new(ClientOptions::new([etcd.url()]).max_receive_bytes(100_000)).expect("options");
+        for index in 0..30 {
+            client.put(Put::new(format!("p/{index:02}"), vec![0; 20_000])).await.expect("put");
+        }
+        let mut pages = client.pages(KeyRange::prefix("p/"), 1000);
+        let mut count = 0;
+        while let Some(page) = pages.next().await {
+            count += page.expect("page").kvs.len();
+        }
+        assert_eq!(count, 30);
+        // One key that exceeds the limit by itself is an error, not a loop.
+        client.put(Put::new("p/30", vec![0; 200_000])).await.expect("put");
+        let mut pages = client.pages(KeyRange::key("p/30"), 1000);
+        assert_eq!(pages.next().await.expect("a page").expect_err("too large").kind(), ErrorKind::TooLarge);
+    }
+
     async fn transactions_compare_and_act(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         let client = client(&etcd);
