@@ -1,1 +1,80 @@
+//! A gRPC channel that follows the fleet: connects to every instance of a service as the registry has them, picks one that is
+//! ready for each call, and hides from the caller what another instance can make good.
+//!
+//! ```no_run
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use waypost_channel::{Channel, RetryPolicy};
+//! # use waypost_model::Scope;
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // With etcd: `let subscription = discovery.service("greeter".parse()?);`
+//! # let (_, subscription) = waypost_discovery::subscription::channel(Scope::Service("greeter".parse()?));
+//! let channel = Channel::builder(subscription)
+//!     .idempotent_methods(["/grpc.health.v1.Health/Check"])
+//!     .retry(RetryPolicy::default().with_max_attempts(3))
+//!     .build();
+//! channel.ready().await?;
+//!
+//! // Any client that tonic generates takes the channel as its transport.
+//! let mut client = HealthClient::new(channel);
+//! let answer = client.check(HealthCheckRequest { service: "greeter".into() }).await?;
+//! println!("{:?} by {:?}", answer.get_ref(), answer.extensions().get::<waypost_channel::EndpointInfo>());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What happens to a call
+//!
+//! * It goes to an endpoint whose connection is ready, chosen by the [`Policy`]. A connection that closes is out of the choice
+//!   before the next pick. An address that is registered twice is one endpoint.
+//! * If it was certainly not processed (the connection closed before it was sent, or the server refused it while going away), it
+//!   goes to another endpoint, whether or not it is idempotent.
+//! * If it is marked [`Idempotent`], it is tried again at another endpoint after `UNAVAILABLE` and after a lost connection,
+//!   within the [`RetryPolicy`]. Its response is held back until it is complete, so that a server that dies in the middle of it
+//!   costs nothing. This is meant for unary calls; a stream of responses would be held back as well, up to its limit.
+//! * Its deadline (`grpc-timeout`, which [`tonic::Request::set_timeout`] sets) spans all attempts and the whole response.
+//! * If no endpoint is ready, it waits while first attempts to connect are under way, and fails as `UNAVAILABLE` when they have
+//!   failed or nothing is registered; the message says what is registered, since when, what was read, and what failed. With
+//!   [`WaitForReady`] it waits to its deadline.
+//!
+//! # What happens to an instance
+//!
+//! * It is connected to as soon as it is known, with or without traffic, and is offered once its HTTP/2 SETTINGS have come.
+//! * If its connection closes, it is connected to again: at once if the connection had held for a second, otherwise after a
+//!   [`Backoff`].
+//! * If it moves to another address, its old connection stays in use until the new one is ready.
+//! * If it drains or leaves, it gets no new calls; those that it has may go on for the
+//!   [`drain_timeout`](ChannelBuilder::drain_timeout).
 #![forbid(unsafe_code)]
+
+mod backoff;
+mod budget;
+mod builder;
+mod call;
+mod channel;
+mod connection;
+mod connector;
+mod deadline;
+mod driver;
+mod explain;
+mod extension;
+mod fleet;
+mod greeting;
+mod incoming;
+mod metrics;
+mod outgoing;
+mod settings;
+mod shared;
+mod stats;
+mod table;
+mod verdict;
+
+pub use backoff::Backoff;
+pub use builder::ChannelBuilder;
+pub use channel::{Channel, NotReady};
+pub use connector::{Connector, Duplex, TcpConnector, Transport};
+pub use extension::{EndpointInfo, Idempotent, WaitForReady};
+pub use metrics::ChannelMetrics;
+pub use settings::{Keepalive, RetryPolicy};
+pub use stats::{ChannelStats, EndpointStats, EndpointStatus};
+pub use tokio_rustls::rustls;
+pub use waypost_balance::{LeastRequest, Policy, RoundRobin};

@@ -1,0 +1,199 @@
+//! How a channel is built.
+
+use crate::backoff::Backoff;
+use crate::budget::Budget;
+use crate::channel::{Channel, Inner};
+use crate::connector::{Connector, TcpConnector};
+use crate::driver::{Driver, now};
+use crate::fleet::{self, Fleet, Outlook};
+use crate::metrics::{ChannelMetrics, Counters};
+use crate::settings::{Keepalive, RetryPolicy, Settings};
+use crate::shared::Shared;
+use crate::table::{Pace, Table};
+use arc_swap::ArcSwap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use waypost_balance::{Policy, RoundRobin};
+use waypost_discovery::Subscription;
+use waypost_model::{Endpoint, Instance, Snapshot};
+
+/// Builds a [`Channel`]. Every setting has a default that is fit for use.
+#[must_use = "nothing happens before `build`"]
+pub struct ChannelBuilder {
+    subscription: Subscription,
+    policy: Arc<dyn Policy>,
+    connector: Arc<dyn Connector>,
+    settings: Settings,
+    metrics: Option<ChannelMetrics>,
+}
+
+// === impl ChannelBuilder ===
+
+impl ChannelBuilder {
+    pub(crate) fn new(subscription: Subscription) -> Self {
+        Self {
+            subscription,
+            policy: Arc::new(RoundRobin::starting_at(fastrand::usize(..))),
+            connector: Arc::new(TcpConnector::new()),
+            settings: Settings::default(),
+            metrics: None,
+        }
+    }
+
+    /// How calls are spread: [`RoundRobin`] from a random start by default, as in gRPC.
+    pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// How endpoints are reached: a [`TcpConnector`] without TLS by default.
+    pub fn connector(mut self, connector: impl Connector) -> Self {
+        self.connector = Arc::new(connector);
+        self
+    }
+
+    /// How long an attempt to connect may take, up to the server's first HTTP/2 frame: 5 s by default. A call that finds no
+    /// endpoint waits for first attempts under way, so this is also the longest that it waits for those.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call waits for the first answer of the registry: 5 s by default.
+    pub fn discovery_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.discovery_timeout = timeout;
+        self
+    }
+
+    /// How long calls may go on on an instance that has left or drains: 30 s by default. Then its connection is closed, and
+    /// calls that are left fail as `UNAVAILABLE`. Long-lived streams to fleets that are rolled want more.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.drain_timeout = timeout;
+        self
+    }
+
+    /// How long a call may take with all its attempts, if it does not ask for less by `grpc-timeout`: no limit by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// HTTP/2 pings: [`Keepalive::default`] by default; `None` for no pings.
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
+        self.settings.keepalive = keepalive.into();
+        self
+    }
+
+    /// The waits between attempts to connect: [`Backoff::default`] by default.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// When calls are tried again: [`RetryPolicy::default`] by default.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.settings.retry = policy;
+        self
+    }
+
+    /// Methods that may be processed twice, as `/package.Service/Method`, as if each of their calls were marked
+    /// [`Idempotent`](crate::Idempotent). For unary methods.
+    pub fn idempotent_methods(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.settings.idempotent.extend(paths.into_iter().map(Into::into));
+        self
+    }
+
+    /// Every method may be processed twice. For services of unary methods that only read.
+    pub fn all_idempotent(mut self) -> Self {
+        self.settings.all_idempotent = true;
+        self
+    }
+
+    /// Whether calls wait for a ready endpoint until their deadline rather than fail at once: `false` by default. A call may
+    /// say otherwise by [`WaitForReady`](crate::WaitForReady).
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.settings.wait_for_ready = wait;
+        self
+    }
+
+    /// Counts this channel in `metrics`.
+    pub fn metrics(mut self, metrics: &ChannelMetrics) -> Self {
+        self.metrics = Some(metrics.clone());
+        self
+    }
+
+    /// The channel. Its task starts at once within a tokio runtime, and elsewhere with the first call.
+    pub fn build(self) -> Channel {
+        let Self { subscription, policy, connector, settings, metrics } = self;
+        let now = now();
+        let settings = Arc::new(settings);
+        let routing = Arc::clone(&connector);
+        let fleet = fleet::Settings {
+            backoff: settings.backoff,
+            drain: settings.drain_timeout,
+            route: Box::new(move |instance| route(&*routing, instance)),
+        };
+        let empty = Arc::new(Snapshot::absent(subscription.scope().clone()));
+        let shared = Arc::new(Shared {
+            table: ArcSwap::from_pointee(Table::empty(policy.build(Arc::from([]), None), Outlook::Unread)),
+            pace: Arc::new(Pace::default()),
+            budget: Budget::new(&settings.retry, now),
+            counters: Counters::default(),
+            scope: subscription.scope().clone(),
+        });
+        let (wake, woken) = watch::channel(());
+        let stop = CancellationToken::new();
+        let driver = Driver {
+            subscription: subscription.clone(),
+            fleet: Fleet::new(fleet, empty, fastrand::u64(..), now),
+            policy,
+            connector,
+            settings: Arc::clone(&settings),
+            shared: Arc::clone(&shared),
+            wake,
+            stop: stop.clone(),
+        };
+        let inner = Arc::new(Inner {
+            shared,
+            settings,
+            subscription,
+            wake: woken,
+            driver: Mutex::new(Some(driver)),
+            started: OnceLock::new(),
+            _stop: stop.drop_guard(),
+        });
+        if tokio::runtime::Handle::try_current().is_ok() {
+            inner.start();
+        }
+        if let Some(metrics) = metrics {
+            metrics.add(&inner);
+        }
+        Channel::from_inner(inner)
+    }
+}
+
+impl fmt::Debug for ChannelBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelBuilder")
+            .field("subscription", &self.subscription)
+            .field("policy", &self.policy)
+            .field("connector", &self.connector)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first of an instance's endpoints that the connector can connect to.
+fn route(connector: &dyn Connector, instance: &Instance) -> Result<Endpoint, Arc<str>> {
+    let mut first_refusal = None;
+    for endpoint in &instance.endpoints {
+        match connector.refuses(endpoint) {
+            None => return Ok(endpoint.clone()),
+            Some(reason) => first_refusal = first_refusal.or(Some(reason)),
+        }
+    }
+    Err(first_refusal.unwrap_or_default().into())
+}

@@ -1,0 +1,171 @@
+//! The channel: what callers hold.
+
+use crate::builder::ChannelBuilder;
+use crate::call;
+use crate::driver::Driver;
+use crate::explain;
+use crate::fleet::Outlook;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::stats::ChannelStats;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
+use tonic::body::Body;
+use waypost_discovery::Subscription;
+
+/// A gRPC channel to all instances of a service, as the registry has them at each moment.
+///
+/// A [`tower::Service`] that tonic's generated clients take as their transport. Cheap to clone; clones share connections. When
+/// the last clone is dropped, connections close as their last calls end.
+///
+/// A call never fails outside of gRPC: whatever goes wrong is a response with a status, so the error type is [`Infallible`].
+/// `poll_ready` is always ready: the endpoint is picked when the call is made, never before, so that a call goes to an endpoint
+/// that is ready then. Dropping the future of a call cancels it.
+#[derive(Clone)]
+pub struct Channel {
+    inner: Arc<Inner>,
+}
+
+/// No endpoint is ready, and waiting for the first attempts to connect has not changed that.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct NotReady {
+    reason: String,
+}
+
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) subscription: Subscription,
+    /// Woken for each new table.
+    pub(crate) wake: watch::Receiver<()>,
+    /// Until it runs.
+    pub(crate) driver: Mutex<Option<Driver>>,
+    /// Set once the driver was started, so that calls need not lock.
+    pub(crate) started: std::sync::OnceLock<()>,
+    /// Stops the driver with the last clone.
+    pub(crate) _stop: DropGuard,
+}
+
+// === impl Channel ===
+
+impl Channel {
+    /// A channel to what `subscription` says.
+    pub fn builder(subscription: Subscription) -> ChannelBuilder {
+        ChannelBuilder::new(subscription)
+    }
+
+    /// A channel to what `subscription` says, with everything as by default.
+    pub fn new(subscription: Subscription) -> Self {
+        Self::builder(subscription).build()
+    }
+
+    /// Waits until at least one endpoint is ready.
+    ///
+    /// Fails with the reason that a call would get: when nothing is registered, when the first attempt to connect to each
+    /// endpoint has failed, and when nothing could be read from the registry in time. Cancel safe.
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        self.inner.start();
+        let inner = &self.inner;
+        let not_ready = |reason| Err(NotReady { reason });
+        let unread_until = tokio::time::Instant::now() + inner.settings.discovery_timeout;
+        let mut wake = inner.wake.clone();
+        loop {
+            wake.mark_unchanged();
+            let (outlook, ready) = {
+                let table = inner.shared.table.load();
+                (table.outlook, table.connections.iter().any(|connection| connection.state.admits()))
+            };
+            let patience = match outlook {
+                Outlook::Ready if ready => return Ok(()),
+                Outlook::Unavailable => return not_ready(explain::unready(inner)),
+                Outlook::Unread => Some(unread_until),
+                Outlook::Ready | Outlook::Connecting => None,
+            };
+            tokio::select! {
+                news = wake.changed() => {
+                    if news.is_err() {
+                        return not_ready(explain::ended(inner));
+                    }
+                }
+                () = tokio::time::sleep_until(patience.unwrap_or(unread_until)), if patience.is_some() => {
+                    return not_ready(explain::unready(inner));
+                }
+            }
+        }
+    }
+
+    /// The endpoints and what they carry, as of now.
+    pub fn stats(&self) -> ChannelStats {
+        self.inner.stats()
+    }
+
+    /// Waits until `condition` holds for the [`stats`](Self::stats), and answers them. Looks each time that an endpoint comes,
+    /// goes, is connected or lost; a condition on counters alone is not looked at in between. Cancel safe; ends with the last
+    /// stats if the channel's task ends.
+    pub async fn wait_for(&self, mut condition: impl FnMut(&ChannelStats) -> bool) -> ChannelStats {
+        self.inner.start();
+        let mut wake = self.inner.wake.clone();
+        loop {
+            wake.mark_unchanged();
+            let stats = self.stats();
+            if condition(&stats) || wake.changed().await.is_err() {
+                return stats;
+            }
+        }
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+}
+
+impl tower::Service<Request<Body>> for Channel {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let call = call::run(Arc::clone(&self.inner), request);
+        Box::pin(async move { Ok(call.await) })
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        f.debug_struct("Channel")
+            .field("service", &self.inner.shared.service())
+            .field("registered", &stats.registered)
+            .field("ready", &stats.ready())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Starts the driver on the runtime of the caller, if it does not run yet.
+    pub(crate) fn start(&self) {
+        self.started.get_or_init(|| {
+            let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(driver) = driver {
+                tokio::spawn(driver.run());
+            }
+        });
+    }
+
+    pub(crate) fn stats(&self) -> ChannelStats {
+        ChannelStats::of(&self.shared.table.load().census)
+    }
+}

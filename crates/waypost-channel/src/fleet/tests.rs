@@ -1,0 +1,341 @@
+//! The rules, without a network: every event is given by hand, and time is a number.
+
+use super::*;
+use proptest::prelude::*;
+use waypost_model::{Freshness, Scope, SnapshotParts};
+
+/// A fleet and what a shell would know of it.
+struct Bench {
+    fleet: Fleet,
+    now: Instant,
+    published: Arc<Snapshot>,
+    /// Attempts that have not been answered, by address.
+    connecting: BTreeMap<Endpoint, ConnectionId>,
+    /// Connections that have been made and not been closed, by id.
+    live: BTreeMap<ConnectionId, Endpoint>,
+    retired: BTreeSet<ConnectionId>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Instant::now();
+        let published = Arc::new(Snapshot::absent(Scope::Catalog));
+        let settings = Settings {
+            backoff: Backoff::default(),
+            drain: Duration::from_secs(30),
+            route: Box::new(|instance| {
+                let primary = instance.endpoints.primary();
+                if primary.scheme.is_secure() { Err("no TLS".into()) } else { Ok(primary.clone()) }
+            }),
+        };
+        let fleet = Fleet::new(settings, Arc::clone(&published), 7, now);
+        let (connecting, live, retired) = Default::default();
+        Self { fleet, now, published, connecting, live, retired }
+    }
+
+    /// Publishes `id` at `address`, or without it.
+    fn publish(&mut self, id: &str, address: Option<(u16, Status)>) {
+        let mut parts = self.published.to_parts();
+        let key = instance(id, 1).0;
+        match address {
+            Some((port, status)) => {
+                let (key, instance) = instance(id, port);
+                parts.instances.insert(key, Arc::new(instance.with_status(status)));
+            }
+            None => drop(parts.instances.remove(&key)),
+        }
+        let existence = if parts.instances.is_empty() { Existence::Emptied } else { Existence::Present };
+        self.published =
+            Arc::new(Snapshot::new(SnapshotParts { freshness: Freshness::Live, existence, ..parts }));
+        self.fleet.apply(&self.published, self.now);
+        self.act();
+    }
+
+    fn up(&mut self, id: &str, port: u16) {
+        self.publish(id, Some((port, Status::Up)));
+    }
+
+    fn connected(&mut self, port: u16) {
+        if let Some(id) = self.connecting.remove(&endpoint(port)) {
+            self.live.insert(id, endpoint(port));
+            self.fleet.connected(&endpoint(port), id, self.now);
+            self.act();
+        }
+    }
+
+    fn failed(&mut self, port: u16) {
+        if let Some(id) = self.connecting.remove(&endpoint(port)) {
+            self.fleet.failed(&endpoint(port), id, "refused".into(), self.now);
+            self.act();
+        }
+    }
+
+    /// The connection of that address that takes calls, or is the last one that did, is closed.
+    fn closed(&mut self, port: u16) {
+        let found = self.live.iter().rev().find(|(_, at)| **at == endpoint(port)).map(|(id, _)| *id);
+        if let Some(id) = found {
+            self.live.remove(&id);
+            self.retired.remove(&id);
+            self.fleet.closed(&endpoint(port), id, "reset".into(), self.now);
+            self.act();
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.fleet.tick(self.now);
+        self.act();
+    }
+
+    fn act(&mut self) {
+        for action in self.fleet.take_actions() {
+            match action {
+                Action::Connect { id, state } => {
+                    let before = self.connecting.insert(state.endpoint().clone(), id);
+                    assert!(before.is_none(), "two attempts at a time to {:?}", state.endpoint());
+                }
+                Action::Retire { id } => {
+                    assert!(self.live.contains_key(&id));
+                    assert!(self.retired.insert(id));
+                }
+                Action::Abort { id } => {
+                    self.connecting.retain(|_, attempt| *attempt != id);
+                    self.live.remove(&id);
+                    self.retired.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn ready(&self) -> Vec<u16> {
+        self.fleet.ready().map(|(_, state)| state.endpoint().port).collect()
+    }
+
+    fn connecting(&self) -> Vec<u16> {
+        self.connecting.keys().map(|endpoint| endpoint.port).collect()
+    }
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint::new("127.0.0.1", port).unwrap()
+}
+
+fn instance(id: &str, port: u16) -> (InstanceKey, Instance) {
+    let instance = Instance::new("s".parse().unwrap(), endpoint(port)).with_id(id.parse().unwrap());
+    (InstanceKey::of(&instance, 0), instance)
+}
+
+#[test]
+fn an_instance_is_connected_to_at_once_and_offered_when_it_is_ready() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.fleet.outlook(), Outlook::Unread);
+    bench.up("a", 1);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![1], vec![]));
+    assert_eq!(bench.fleet.outlook(), Outlook::Connecting);
+    bench.connected(1);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![], vec![1]));
+    assert_eq!(bench.fleet.outlook(), Outlook::Ready);
+}
+
+#[test]
+fn an_attempt_that_failed_is_repeated_after_a_wait_that_grows() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        bench.failed(1);
+        assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
+        let wake = bench.fleet.next_wake().unwrap();
+        waits.push(wake - bench.now);
+        bench.pass(wake - bench.now - Duration::from_nanos(1));
+        assert!(bench.connecting().is_empty(), "too early");
+        bench.pass(Duration::from_nanos(1));
+        assert_eq!(bench.connecting(), [1]);
+        assert_eq!(bench.fleet.outlook(), Outlook::Unavailable, "calls do not wait for a second attempt");
+    }
+    assert!(waits[0] <= Duration::from_millis(60) && waits[0] >= Duration::from_millis(40));
+    assert!(waits[11] <= Duration::from_secs(6) && waits[11] >= Duration::from_secs(4));
+}
+
+#[test]
+fn a_connection_that_had_held_is_made_again_at_once_and_one_that_had_not_is_not() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.closed(1);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![], vec![]));
+    bench.pass(Duration::from_millis(100));
+    bench.connected(1);
+    bench.pass(STABLE);
+    bench.closed(1);
+    assert_eq!(bench.connecting(), [1]);
+    assert_eq!(bench.fleet.outlook(), Outlook::Connecting);
+}
+
+#[test]
+fn a_server_that_accepts_and_closes_is_not_connected_to_in_a_tight_loop() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    let mut attempts = 0;
+    let end = bench.now + Duration::from_secs(60);
+    while bench.now < end {
+        bench.connected(1);
+        bench.closed(1);
+        attempts += 1;
+        let wake = bench.fleet.next_wake().unwrap();
+        bench.pass(wake - bench.now);
+    }
+    assert!(attempts < 40, "{attempts} attempts in a minute");
+}
+
+#[test]
+fn an_instance_that_moves_is_served_from_its_old_address_until_the_new_one_is_ready() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.up("a", 2);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![2], vec![1]));
+    bench.failed(2);
+    assert_eq!(bench.ready(), [1]);
+    // And it moves again, before the second address ever worked.
+    bench.up("a", 3);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![3], vec![1]));
+    bench.connected(3);
+    assert_eq!(bench.ready(), [3]);
+    assert_eq!(bench.retired.len(), 1);
+    bench.pass(Duration::from_secs(30));
+    assert_eq!(bench.live.len(), 1, "the old connection is closed after its time");
+}
+
+#[test]
+fn the_old_address_of_an_instance_that_has_moved_is_not_connected_to_again() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.up("a", 2);
+    bench.pass(STABLE);
+    bench.closed(1);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![2], vec![]));
+    // It moves back while nothing is connected.
+    bench.up("a", 1);
+    assert_eq!(bench.connecting(), [1]);
+}
+
+#[test]
+fn an_instance_that_drains_gets_no_calls_and_keeps_its_connection_for_a_while() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    let state = Arc::clone(bench.fleet.ready().next().unwrap().1);
+    let call = state.started(bench.now);
+    bench.publish("a", Some((1, Status::Draining)));
+    assert!(bench.ready().is_empty() && !state.admits());
+    let census = bench.fleet.census();
+    assert_eq!((census.registered, census.draining, census.count(LinkPhase::Leaving)), (1, 1, 1));
+    assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
+    bench.pass(Duration::from_secs(29));
+    assert_eq!(bench.live.len(), 1);
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.live.is_empty());
+    drop(call);
+    // Back again: a new connection.
+    bench.up("a", 1);
+    assert_eq!(bench.connecting(), [1]);
+}
+
+#[test]
+fn an_address_that_is_registered_twice_is_one_endpoint() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.up("b", 1);
+    bench.connected(1);
+    assert_eq!(bench.ready(), [1]);
+    bench.publish("a", None);
+    let state = Arc::clone(bench.fleet.ready().next().unwrap().1);
+    assert_eq!(state.key().id, "b", "whoever is left speaks for it");
+    bench.publish("b", Some((1, Status::Draining)));
+    assert!(bench.ready().is_empty());
+}
+
+#[test]
+fn what_cannot_be_spoken_to_is_told() {
+    let mut bench = Bench::new();
+    let (key, mut plain) = instance("a", 1);
+    plain.endpoints = "grpcs://127.0.0.1:1".parse::<Endpoint>().unwrap().into();
+    let mut parts = bench.published.to_parts();
+    parts.instances.insert(key, Arc::new(plain));
+    parts.existence = Existence::Present;
+    bench.fleet.apply(&Arc::new(Snapshot::new(parts)), bench.now);
+    let census = bench.fleet.census();
+    assert_eq!(census.unusable.len(), 1);
+    assert_eq!(&*census.unusable[0].1, "no TLS");
+    assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Up(u8, u16),
+    Drain(u8, u16),
+    Remove(u8),
+    Connected(u16),
+    Failed(u16),
+    Closed(u16),
+    Pass(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (id, port) = (0_u8..4, 1_u16..6);
+    prop_oneof![
+        3 => (id.clone(), port.clone()).prop_map(|(id, port)| Step::Up(id, port)),
+        1 => (id.clone(), port.clone()).prop_map(|(id, port)| Step::Drain(id, port)),
+        1 => id.prop_map(Step::Remove),
+        4 => port.clone().prop_map(Step::Connected),
+        2 => port.clone().prop_map(Step::Failed),
+        2 => port.prop_map(Step::Closed),
+        3 => (1_u16..8000).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_fleet_agrees_with_the_registry(steps in prop::collection::vec(step(), 0..120)) {
+        let mut bench = Bench::new();
+        for step in steps {
+            match step {
+                Step::Up(id, port) => bench.up(&id.to_string(), port),
+                Step::Drain(id, port) => bench.publish(&id.to_string(), Some((port, Status::Draining))),
+                Step::Remove(id) => bench.publish(&id.to_string(), None),
+                Step::Connected(port) => bench.connected(port),
+                Step::Failed(port) => bench.failed(port),
+                Step::Closed(port) => bench.closed(port),
+                Step::Pass(millis) => bench.pass(Duration::from_millis(millis.into())),
+            }
+            let up: Vec<_> = bench.published.instances().filter(|i| i.status == Status::Up).collect();
+            let aimed: BTreeSet<u16> = up.iter().map(|i| i.endpoints.primary().port).collect();
+
+            // Offered are exactly the connections that are open and not retired, and their gates are open.
+            let offered: BTreeSet<ConnectionId> = bench.fleet.ready().map(|(id, _)| id).collect();
+            let open: BTreeSet<ConnectionId> =
+                bench.live.keys().copied().filter(|id| !bench.retired.contains(id)).collect();
+            prop_assert_eq!(&offered, &open);
+            prop_assert!(bench.fleet.ready().all(|(_, state)| state.admits()));
+
+            // Every address that is wanted is ready, being connected to, or waits for its time.
+            let waiting: BTreeSet<u16> = bench.fleet.timers.iter().map(|(_, at)| at.port).collect();
+            let ready: BTreeSet<u16> = bench.ready().into_iter().collect();
+            let connecting: BTreeSet<u16> = bench.connecting().into_iter().collect();
+            for port in &aimed {
+                let places = [&ready, &connecting, &waiting].iter().filter(|set| set.contains(port)).count();
+                prop_assert_eq!(places, 1, "port {} is in {} places", port, places);
+            }
+            // Nothing else is connected to; what else is ready stands in for an instance that moves.
+            prop_assert!(connecting.is_subset(&aimed) && waiting.is_subset(&aimed));
+            prop_assert!(ready.difference(&aimed).count() <= up.len());
+            if aimed.is_subset(&ready) {
+                prop_assert!(ready.is_subset(&aimed), "{ready:?} is offered, {aimed:?} is wanted");
+            }
+            prop_assert_eq!(bench.fleet.unready_since.is_some(), ready.is_empty());
+            prop_assert!(bench.fleet.next_wake().is_none_or(|wake| wake > bench.now));
+        }
+    }
+}

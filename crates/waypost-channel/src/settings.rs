@@ -1,0 +1,143 @@
+//! What a channel is told when it is built.
+
+use crate::backoff::Backoff;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// HTTP/2 pings that find a server which no longer answers.
+///
+/// Servers limit how often they may be pinged; grpc-go's own default is once in five minutes, counted anew with everything
+/// that the server sends. So pings are sent only while calls are under way and nothing has arrived for an interval, and a
+/// server that says `ENHANCE_YOUR_CALM` doubles the interval of the whole channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Keepalive {
+    /// Silence before a ping: 20 s by default.
+    pub interval: Duration,
+    /// How long the answer may take before the connection is given up: 5 s by default.
+    pub timeout: Duration,
+    /// Whether to ping while no call is under way: `false` by default; many servers close connections for it.
+    pub while_idle: bool,
+}
+
+/// When a call is tried again.
+///
+/// A call that was certainly not processed (never sent, refused by the server's `GOAWAY` or `REFUSED_STREAM`) always goes to
+/// another endpoint, whatever is set here. Calls that are marked idempotent are also tried again after `UNAVAILABLE` and after
+/// a lost connection, within this policy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// Attempts per idempotent call, the first included: 3 by default. 1 turns these retries off.
+    pub max_attempts: u32,
+    /// Size of the token bucket (gRFC A6): 100 by default, at most 1,000. It starts full; a failure that could be retried
+    /// takes a token, and there are no retries while it is half empty or more.
+    pub max_tokens: u32,
+    /// Tokens that each success puts back: 0.1 by default.
+    pub token_ratio: f64,
+    /// Retries per second that are allowed however empty the bucket is: 10 by default.
+    pub floor_per_second: u32,
+    /// Requests of more bytes than this are sent once: 1 MiB by default.
+    pub request_limit: usize,
+    /// Responses of idempotent calls are held back until they are complete, or larger than this: 4 MiB by default.
+    pub response_limit: usize,
+}
+
+/// Everything that a channel is told, but for the policy and the connector.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) discovery_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) backoff: Backoff,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) idempotent: HashSet<String>,
+    pub(crate) all_idempotent: bool,
+    pub(crate) wait_for_ready: bool,
+}
+
+// === impl Keepalive ===
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(20), Duration::from_secs(5))
+    }
+}
+
+impl Keepalive {
+    /// Pings after `interval` of silence, only while calls are under way; `timeout` for the answer.
+    pub fn new(interval: Duration, timeout: Duration) -> Self {
+        Self { interval, timeout, while_idle: false }
+    }
+
+    /// Whether to ping while no call is under way.
+    pub fn while_idle(mut self, on: bool) -> Self {
+        self.while_idle = on;
+        self
+    }
+}
+
+// === impl RetryPolicy ===
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            max_tokens: 100,
+            token_ratio: 0.1,
+            floor_per_second: 10,
+            request_limit: 1 << 20,
+            response_limit: 4 << 20,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// No call is sent twice, but for those that were certainly not processed.
+    pub fn off() -> Self {
+        Self { max_attempts: 1, ..Self::default() }
+    }
+
+    /// With another number of attempts, the first included.
+    pub fn with_max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// With another budget: the size of the bucket, the tokens per success, and the retries per second that are always
+    /// allowed.
+    pub fn with_budget(mut self, max_tokens: u32, token_ratio: f64, floor_per_second: u32) -> Self {
+        self.max_tokens = max_tokens;
+        self.token_ratio = token_ratio;
+        self.floor_per_second = floor_per_second;
+        self
+    }
+
+    /// With other limits, in bytes, to what is kept of requests and held back of responses.
+    pub fn with_limits(mut self, request: usize, response: usize) -> Self {
+        self.request_limit = request;
+        self.response_limit = response;
+        self
+    }
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            discovery_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(30),
+            timeout: None,
+            keepalive: Some(Keepalive::default()),
+            backoff: Backoff::default(),
+            retry: RetryPolicy::default(),
+            idempotent: HashSet::new(),
+            all_idempotent: false,
+            wait_for_ready: false,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What calls read: the picker, the connections behind it, and what to say when there is none.
+
+use crate::fleet::{Census, Outlook};
+use crate::outgoing::Outgoing;
+use http::uri::{Authority, Scheme};
+use hyper::client::conn::http2::SendRequest;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use waypost_balance::{EndpointState, PickRequest, Picker, Started};
+
+/// An immutable view of the fleet, replaced as a whole by the driver. Reading it is wait-free.
+pub(crate) struct Table {
+    pub(crate) picker: Arc<dyn Picker>,
+    /// In the order that the picker was built for.
+    pub(crate) connections: Box<[Connection]>,
+    pub(crate) outlook: Outlook,
+    pub(crate) census: Census,
+}
+
+/// A connection that takes calls.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) sender: SendRequest<Outgoing>,
+    pub(crate) state: Arc<EndpointState>,
+    pub(crate) scheme: Scheme,
+    pub(crate) authority: Authority,
+}
+
+/// How much less often than asked for the servers want to be pinged.
+#[derive(Debug)]
+pub(crate) struct Pace(AtomicU32);
+
+/// 20 s by 2 to the fifth is more than ten minutes, twice what the strictest default of a known server asks for.
+const SLOWEST: u32 = 32;
+
+// === impl Table ===
+
+impl Table {
+    pub(crate) fn empty(picker: Arc<dyn Picker>, outlook: Outlook) -> Self {
+        Self { picker, connections: Box::default(), outlook, census: Census::empty() }
+    }
+
+    /// Picks an endpoint and counts the call as started there.
+    pub(crate) fn pick(&self, now: Instant, tried: &[Arc<EndpointState>]) -> Option<(&Connection, Started)> {
+        let random = || fastrand::u64(..);
+        let request = PickRequest::new(now, &random).with_exclude(tried);
+        let connection = self.connections.get(self.picker.pick(&request)?)?;
+        Some((connection, connection.state.started(now)))
+    }
+}
+
+// === impl Pace ===
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(AtomicU32::new(1))
+    }
+}
+
+impl Pace {
+    /// A server has complained: connections made from now on ping half as often.
+    pub(crate) fn slow_down(&self) {
+        let doubled = |factor: u32| Some((factor * 2).min(SLOWEST));
+        // The closure always answers `Some`.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, doubled);
+    }
+
+    pub(crate) fn stretch(&self, interval: Duration) -> Duration {
+        interval.saturating_mul(self.0.load(Ordering::Relaxed))
+    }
+}

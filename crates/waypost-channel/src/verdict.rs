@@ -1,0 +1,93 @@
+//! What an answer, or an error in its place, says: of the call, and of the endpoint.
+
+use crate::connection::{chain, h2_error};
+use h2::Reason;
+use http::{HeaderMap, StatusCode};
+use tonic::{Code, Status};
+use waypost_balance::Outcome;
+
+/// The status that a response carries in its headers: of a response without a body, or of a proxy that is no gRPC server.
+pub(crate) fn code_of_headers(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
+    // Without a gRPC status, gRPC's own translation of HTTP's.
+    code_of_trailers(headers).or(match status {
+        StatusCode::OK => None,
+        StatusCode::BAD_REQUEST => Some(Code::Internal),
+        StatusCode::UNAUTHORIZED => Some(Code::Unauthenticated),
+        StatusCode::FORBIDDEN => Some(Code::PermissionDenied),
+        StatusCode::NOT_FOUND => Some(Code::Unimplemented),
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
+        _ => Some(Code::Unknown),
+    })
+}
+
+/// The status in `grpc-status`.
+pub(crate) fn code_of_trailers(trailers: &HeaderMap) -> Option<Code> {
+    trailers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// What a status says of the endpoint. Codes that tell the caller of its own mistake are work done.
+pub(crate) fn outcome(code: Code) -> Outcome {
+    match code {
+        Code::Unavailable
+        | Code::Internal
+        | Code::Unknown
+        | Code::DataLoss
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted => Outcome::Failed,
+        Code::Cancelled => Outcome::Cancelled,
+        _ => Outcome::Ok,
+    }
+}
+
+/// Whether the server says that it has not processed the request: `REFUSED_STREAM`, or a `GOAWAY` that excludes it.
+pub(crate) fn refused(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
+    })
+}
+
+/// gRPC's translation of an HTTP/2 error; `context` names service, endpoint and attempt.
+pub(crate) fn status_of(error: &hyper::Error, context: &str) -> Status {
+    let h2 = h2_error(error);
+    let reset = h2.filter(|error| error.is_reset()).and_then(h2::Error::reason);
+    let code = match reset {
+        // Not a reset of the stream: the connection is gone.
+        None if error.is_user() => Code::Internal,
+        None | Some(Reason::REFUSED_STREAM) => Code::Unavailable,
+        Some(Reason::CANCEL) => Code::Cancelled,
+        Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+        Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
+        Some(_) => Code::Internal,
+    };
+    let what = if reset.is_some() { "the server reset the call" } else { "connection lost" };
+    Status::new(code, format!("{context}: {what}: {}", chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_grpc_status_counts_more_than_that_of_http() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(code_of_headers(StatusCode::OK, &headers), None);
+        assert_eq!(code_of_headers(StatusCode::BAD_GATEWAY, &headers), Some(Code::Unavailable));
+        headers.insert("grpc-status", HeaderValue::from_static("5"));
+        assert_eq!(code_of_headers(StatusCode::BAD_GATEWAY, &headers), Some(Code::NotFound));
+        headers.insert("grpc-status", HeaderValue::from_static("many"));
+        assert_eq!(code_of_trailers(&headers), Some(Code::Unknown));
+    }
+
+    #[test]
+    fn a_callers_mistake_is_not_held_against_the_endpoint() {
+        for code in [Code::Ok, Code::NotFound, Code::InvalidArgument, Code::Unimplemented, Code::Aborted] {
+            assert_eq!(outcome(code), Outcome::Ok);
+        }
+        assert_eq!(outcome(Code::Unavailable), Outcome::Failed);
+        assert_eq!(outcome(Code::Cancelled), Outcome::Cancelled);
+    }
+}
