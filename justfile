@@ -23,7 +23,7 @@ demo *ARGS:
 # Registration and discovery beside the bare protocol, on a real etcd. Prints one line `figure …` for each goal.
 bench-discovery *ARGS:
     scripts/install-test-tools
-    cargo bench -p waypost-discovery --bench discovery -- {{ARGS}}
+    cargo run --release -p waypost-bench --bin bench-discovery -- {{ARGS}}
 
 # Each fuzz target for SECONDS.
 fuzz SECONDS="10":
