@@ -214,22 +214,11 @@ impl Driver {
     /// Whatever a change of a registration entails: it is published, watched, asked again, or forgotten.
     fn after(&mut self, id: SeatId) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        seat.publish(&self.context.metrics);
         if seat.member.is_over() {
-            let keys = seat.member.keys();
-            if let Some(seat) = self.seats.remove(&id) {
-                self.unwatch(&seat.watches);
-                let mut roster = self.context.roster();
-                roster.placement.leave(self.group, keys);
-                if let Some(taken) = &seat.published.taken {
-                    roster.placement.give_back(taken);
-                }
-            }
-            self.ready.remove(&id);
-            self.failed.remove(&id);
-            self.unchecked.remove(&id);
+            self.forget(id);
             return;
         }
+        seat.publish(&self.context.metrics);
         if seat.watches.is_empty()
             && !seat.checking
             && let Some((entries, at)) = seat.member.watchable()
@@ -242,6 +231,23 @@ impl Driver {
             }
         }
         self.ready.insert(id);
+    }
+
+    /// Its place is free before anybody is told that it has gone.
+    fn forget(&mut self, id: SeatId) {
+        let Some(mut seat) = self.seats.remove(&id) else { return };
+        self.unwatch(&seat.watches);
+        self.ready.remove(&id);
+        self.failed.remove(&id);
+        self.unchecked.remove(&id);
+        {
+            let mut roster = self.context.roster();
+            roster.placement.leave(self.group, seat.member.keys());
+            if let Some(taken) = &seat.published.taken {
+                roster.placement.give_back(taken);
+            }
+        }
+        seat.publish(&self.context.metrics);
     }
 
     fn watched(&mut self, event: WatchEvent) {

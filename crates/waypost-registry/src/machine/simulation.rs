@@ -8,8 +8,7 @@ use waypost_model::{Instance, Layout, RawKv, Status};
 
 use crate::{
     machine::{
-        Event, Guard, Held, Member, Outcome, OwnedLeases, Removal, Sight, Step, Write,
-        edit::Amendment,
+        Event, Guard, Held, Member, Outcome, OwnedLeases, Removal, Sight, Step, Write, edit::Amendment,
     },
     options::Conflict,
     state::RegistrationState,
