@@ -1,6 +1,6 @@
 //! `round_robin`: the endpoints in turn.
 
-use crate::choose::{Rank, best_from, rank};
+use crate::choose::{Rank, below, best_from, rank};
 use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
@@ -52,6 +52,12 @@ impl Policy for RoundRobin {
 impl Picker for RoundRobinPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let count = self.ready.len();
+        if !request.exclude.is_empty() {
+            // A second attempt takes no turn: of two endpoints one of which fails, it would always leave the next turn to the
+            // failing one. Nor does it go to the neighbour, which would get the retries of all.
+            let start = below((request.random)(), count);
+            return best_from(&self.ready, start, request).map(|(index, _)| index);
+        }
         let mut index = 0;
         for _ in 0..count.min(TURNS) {
             index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;

@@ -141,6 +141,24 @@ fn the_turn_is_kept_when_the_set_changes() {
 }
 
 #[test]
+fn a_second_attempt_takes_no_turn() {
+    let now = Instant::now();
+    let (ready, _) = fleet(&open(2), now);
+    let picker = RoundRobin::default().build(Arc::clone(&ready), None);
+    let mut first_attempts = [0; 2];
+    for _ in 0..10 {
+        let request = PickRequest::new(now, &|| 1 << 40);
+        let picked = picker.pick(&request).unwrap();
+        first_attempts[picked] += 1;
+        if picked == 0 {
+            // The first endpoint fails every call.
+            assert_eq!(picker.pick(&request.with_exclude(&ready[..1])), Some(1));
+        }
+    }
+    assert_eq!(first_attempts, [5, 5]);
+}
+
+#[test]
 fn calls_of_an_ejected_endpoint_are_spread_over_all_others() {
     let now = Instant::now();
     let (ready, _) = fleet(&open(4), now);

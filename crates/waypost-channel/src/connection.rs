@@ -113,6 +113,8 @@ impl Attempt {
         let (sender, mut driving) =
             builder.handshake(TokioIo::new(io)).await.map_err(|error| chain(&error))?;
         tokio::select! {
+            // What it said tells more than that it then hung up.
+            biased;
             heard = greeting => match heard {
                 Ok(Greeting::Settings) => Ok((sender, driving)),
                 Ok(Greeting::Foreign) => Err("what answers there does not speak HTTP/2".into()),

@@ -102,7 +102,7 @@ impl Server {
                     let answer = handler(request, kill.clone());
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
-                let executor = Killable(life.clone());
+                let executor = Tracked(life.clone());
                 let connection = hyper::server::conn::http2::Builder::new(executor)
                     .serve_connection(TokioIo::new(stream), service);
                 let life = life.clone();
@@ -174,20 +174,14 @@ impl Life {
     }
 }
 
-/// Streams die with their server.
+/// Streams are known to the server, and end when their connection does: were they ended one by one, each would still send a
+/// RST_STREAM, which a killed process does not.
 #[derive(Clone)]
-struct Killable(Life);
+struct Tracked(Life);
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Killable {
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tracked {
     fn execute(&self, task: F) {
-        let kill = self.0.kill.clone();
-        let guarded = async move {
-            tokio::select! {
-                () = kill.cancelled() => {}
-                () = task => {}
-            }
-        };
-        hyper::rt::Executor::execute(&TokioExecutor::new(), self.0.tasks.track_future(guarded));
+        hyper::rt::Executor::execute(&TokioExecutor::new(), self.0.tasks.track_future(task));
     }
 }
 
