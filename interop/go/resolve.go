@@ -42,6 +42,9 @@ func resolve(ctx context.Context, arguments []string) error {
 	connection, err := grpc.DialContext(ctx, "etcd:///"+opts.target(),
 		grpc.WithInsecure(),
 		grpc.WithResolvers(builder),
+		// Without it this grpc-go sends the target, services/NAME, as :authority. That is none, for its slash, and
+		// HTTP/2 servers that look closely (Rust's h2 among them) reset the stream; later versions escape it.
+		grpc.WithAuthority(opts.service),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 	)
 	if err != nil {

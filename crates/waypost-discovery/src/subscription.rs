@@ -216,6 +216,15 @@ impl Subscription {
         }
     }
 
+    /// The newest snapshot as soon as `wanted` holds for it, which may be at once. Cancel safe.
+    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut snapshot = self.mark_seen();
+        while !wanted(&snapshot) {
+            snapshot = self.changed().await;
+        }
+        snapshot
+    }
+
     /// Counts the newest snapshot as seen: the next [`changed`](Self::changed) waits for a newer one. Answers it.
     pub fn mark_seen(&mut self) -> Arc<Snapshot> {
         let published = self.shared.current.load();
