@@ -1,0 +1,72 @@
+//! The commands, one file each.
+
+mod completions;
+mod demo;
+mod deregister;
+mod drain;
+mod kv;
+mod ls;
+mod register;
+mod resolve;
+mod shown;
+mod stored;
+mod watch;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use crate::args::{Cli, UsageError};
+use crate::exit::Exit;
+use crate::session::Session;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Register(register::RegisterArgs),
+    Ls(ls::LsArgs),
+    Watch(watch::WatchArgs),
+    Resolve(resolve::ResolveArgs),
+    Drain(drain::DrainArgs),
+    Deregister(deregister::DeregisterArgs),
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoGreeter(demo::GreeterArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
+    if let Command::Completions(args) = &cli.command {
+        return args.run();
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let exit = runtime.block_on(dispatch(cli));
+    // A lookup of a name that hangs must not keep a command that has ended.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let session = Session::new(&cli)?;
+    match cli.command {
+        Command::Register(args) => args.run(session).await,
+        Command::Ls(args) => args.run(session).await,
+        Command::Watch(args) => args.run(session).await,
+        Command::Resolve(args) => args.run(session).await,
+        Command::Drain(args) => args.run(session).await,
+        Command::Deregister(args) => args.run(session).await,
+        Command::Kv(_) if !cli.layout.is_empty() => Err(UsageError(
+            "--prefix and --layout before `kv` speak of services, and `kv` speaks of keys: `kv get KEY --prefix` \
+             reads the keys that begin with KEY"
+                .to_owned(),
+        )
+        .into()),
+        Command::Kv(command) => command.run(session).await,
+        Command::Demo(args) => args.run(session, cli.connection).await,
+        Command::DemoGreeter(args) => args.run(session).await,
+        Command::Completions(args) => args.run(),
+    }
+}
