@@ -111,6 +111,11 @@ impl Table {
         self.skipped
     }
 
+    /// Keys in all spans.
+    pub(crate) fn keys(&self) -> u64 {
+        self.spans.iter().map(|span| span.keys).sum()
+    }
+
     /// The newest revision that any span was told of.
     pub(crate) fn revision(&self) -> i64 {
         self.spans.iter().map(|span| span.known_at).max().unwrap_or(0)

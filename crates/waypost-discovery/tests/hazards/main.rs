@@ -4,7 +4,15 @@
 mod support;
 
 mod h20_compacted;
+mod h21_went_back;
+mod h22_half_open;
+mod h23_leader_lost;
 mod h24_etcd_away;
+mod h25_cold_start;
 mod h26_names;
 mod h27_malformed;
 mod h28_empty;
+mod h30_auth;
+mod h31_slow_subscriber;
+mod h32_flapping;
+mod metrics;

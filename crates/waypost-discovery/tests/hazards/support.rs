@@ -34,12 +34,19 @@ pub(crate) fn discovery(client: &Client) -> Discovery {
     Discovery::new(client.clone(), DiscoveryOptions::new(grpc()))
 }
 
-/// Puts an instance of `service` at `10.0.0.{host}:80`, under a lease if it is not 0; answers the revision.
-pub(crate) async fn put(client: &Client, service: &str, host: u32, lease: i64) -> i64 {
+/// How an instance of `service` at `10.0.0.{host}:80` is written.
+pub(crate) fn entry(service: &str, host: u32, lease: i64) -> (Vec<u8>, Vec<u8>) {
     let instance = Instance::new(name(service), format!("10.0.0.{host}:80").parse().unwrap());
     let encoded = grpc()[0].encode(&instance, lease).unwrap();
     let entry = encoded.entries.into_iter().next().unwrap();
-    let answer = client.put(Put::new(entry.key, entry.value).lease(lease)).await.unwrap();
+    (entry.key, entry.value)
+}
+
+/// Puts it, under a lease if that is not 0; answers the revision.
+pub(crate) async fn put(client: &Client, service: &str, host: u32, lease: i64) -> i64 {
+    let (key, value) = entry(service, host, lease);
+    // Repeating it does no harm: a restarted etcd may break the connection under way.
+    let answer = client.put(Put::new(key, value).lease(lease).idempotent()).await.unwrap();
     answer.header.unwrap().revision
 }
 
@@ -78,6 +85,8 @@ pub(crate) struct Follower {
     pub(crate) subscription: Subscription,
     seen: Arc<Snapshot>,
     set: BTreeSet<String>,
+    /// How many snapshots it was told of.
+    pub(crate) told: u32,
     /// The store may go back once it was restored or wiped.
     pub(crate) may_go_back: bool,
 }
@@ -88,7 +97,7 @@ impl Follower {
     pub(crate) fn new(mut subscription: Subscription) -> Self {
         let seen = subscription.mark_seen();
         let set = seen.instances().map(|instance| instance.address()).collect();
-        Self { subscription, seen, set, may_go_back: false }
+        Self { subscription, seen, set, told: 0, may_go_back: false }
     }
 
     /// Waits for a snapshot of which `wanted` is true; the present one counts.
@@ -99,9 +108,8 @@ impl Follower {
                 self.see(newer);
             }
         });
-        if found.await.is_err() {
-            panic!("never: {what}; last error {:?}; {:#?}", self.subscription.last_error(), self.seen);
-        }
+        let found = found.await.is_ok();
+        assert!(found, "never: {what}; last error {:?}; {:#?}", self.subscription.last_error(), self.seen);
         Arc::clone(&self.seen)
     }
 
@@ -111,6 +119,7 @@ impl Follower {
     }
 
     fn see(&mut self, newer: Arc<Snapshot>) {
+        self.told += 1;
         assert!(
             self.may_go_back || newer.revision() >= self.seen.revision(),
             "revision {} after {}",
