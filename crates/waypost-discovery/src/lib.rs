@@ -14,7 +14,7 @@
 //! let discovery = Discovery::new(client, options);
 //!
 //! let mut greeter = discovery.service("greeter".parse()?);
-//! let snapshot = greeter.ready().await;
+//! greeter.ready().await;
 //! loop {
 //!     for instance in greeter.snapshot().instances() {
 //!         println!("{} at {}", instance.id, instance.address());

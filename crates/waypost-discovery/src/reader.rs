@@ -123,3 +123,41 @@ impl fmt::Display for Shown<'_> {
         if self.0.is_empty() { f.write_str("(none)") } else { f.write_str(self.0) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_model::{layout, parse_layouts};
+
+    use super::*;
+
+    #[test]
+    fn a_layout_without_catalog_is_named() {
+        let layouts = parse_layouts("grpc,fields", None).unwrap();
+        let error = Reader::catalog(&layouts).unwrap_err();
+        assert_eq!(error.layout, "fields");
+        assert!(error.to_string().starts_with("layout fields with prefix \"\" has no catalog"), "{error}");
+        let bare = layout("grpc", Some("")).unwrap();
+        assert!(Reader::catalog(&[bare]).is_err());
+        assert_eq!(Reader::catalog(&layouts[..1]).unwrap().spans.len(), 1);
+    }
+
+    #[test]
+    fn what_is_read_is_described() {
+        assert_eq!(describe(&parse_layouts("grpc", None).unwrap()), "layout grpc, prefix services");
+        assert_eq!(
+            describe(&parse_layouts("kratos,fields", None).unwrap()),
+            "layouts kratos (prefix /microservices), fields (prefix (none))"
+        );
+    }
+
+    #[test]
+    fn a_service_is_known_by_how_its_layout_spells_it() {
+        let layouts = [layout("go-micro", None).unwrap()];
+        let reader = Reader::service("a/b".parse().unwrap(), &layouts);
+        let part = layouts[0].identify(b"/micro/registry/a-b/node").unwrap();
+        let key = reader.instance_key(0, part).unwrap();
+        assert_eq!(key.service.as_str(), "a/b");
+        let other = layouts[0].identify(b"/micro/registry/a-c/node").unwrap();
+        assert_eq!(reader.instance_key(0, other), None);
+    }
+}

@@ -26,7 +26,7 @@
 //!
 //! `service` is null for the catalog; `written` is in seconds since 1970; `layout` is an index in `layouts`; `service`
 //! and `id` of an entry are those of its key in etcd; `instance` is the JSON form of
-//! [`Instance`](waypost_model::Instance). Unknown fields are ignored.
+//! [`Instance`]. Unknown fields are ignored.
 //!
 //! Only what was live is written: the newest set at most once a second, and the last one when the set is no longer
 //! watched. A file is replaced as a whole (written beside it, synced, renamed), so that a crash leaves the old one or
@@ -145,5 +145,39 @@ impl Cached {
     pub(crate) fn describe(&self, now: SystemTime) -> String {
         let age = now.duration_since(self.written).unwrap_or_default().as_secs();
         format!("disk cache {}, written {age} s ago", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_model::{Scope, SnapshotParts, layout};
+
+    use super::*;
+
+    /// On virtual time, which stands still while a file is being written.
+    #[tokio::test(start_paused = true)]
+    async fn at_most_one_write_a_second_and_the_last_one_always() {
+        let directory = tempfile::tempdir().unwrap();
+        let reader = Reader::service("s".parse().unwrap(), &[layout("grpc", None).unwrap()]);
+        let mut cache = Cache::new(directory.path(), Arc::new(reader));
+        let snapshot = |revision| {
+            let absent = Snapshot::absent(Scope::Service("s".parse().unwrap()));
+            Arc::new(Snapshot::new(SnapshotParts { revision, ..absent.to_parts() }))
+        };
+        let kept = async |cache: &mut Cache, wait: u64| {
+            let _ = tokio::time::timeout(Duration::from_millis(wait), cache.write(|_| 0)).await;
+            cache.load().await.map(|cached| cached.revision)
+        };
+        assert_eq!(kept(&mut cache, 100).await, None);
+        cache.offer(snapshot(1));
+        assert_eq!(kept(&mut cache, 100).await, Some(1));
+        for revision in 2..=5 {
+            cache.offer(snapshot(revision));
+            assert_eq!(kept(&mut cache, 100).await, Some(1));
+        }
+        assert_eq!(kept(&mut cache, 1000).await, Some(5));
+        cache.offer(snapshot(6));
+        cache.finish(|_| 0).await;
+        assert_eq!(kept(&mut cache, 0).await, Some(6));
     }
 }

@@ -364,7 +364,9 @@ impl Driver {
                 self.publisher.reset();
             }
             let lasting = snapshot.freshness().is_live() && snapshot.existence() != Existence::Unknown;
-            self.publisher.publish(snapshot);
+            if !self.publisher.publish(snapshot) {
+                tracing::error!("a snapshot of an older revision was withheld");
+            }
             if let (true, Some(cache)) = (lasting, &mut self.chores.cache) {
                 cache.offer(self.publisher.snapshot());
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use waypost_discovery::{Discovery, DiscoveryOptions};
 use waypost_etcd::Delete;
-use waypost_model::Existence;
+use waypost_model::{Existence, Snapshot};
 use waypost_testkit::{Etcd, EtcdVersion, for_each_etcd};
 
 use crate::support::{Follower, cause, client, delete, discovery, grpc, hosts, is_live, name, put};
@@ -35,7 +35,7 @@ for_each_etcd! {
             cause(&held)
         );
 
-        let emptied = follower.until("the grace is over", |snapshot| snapshot.is_empty()).await;
+        let emptied = follower.until("the grace is over", Snapshot::is_empty).await;
         assert!(is_live(&emptied));
         assert_eq!(emptied.existence(), Existence::Emptied);
     }

@@ -1,7 +1,5 @@
 //! The empty set: believed or held.
 
-use std::collections::HashSet;
-
 use waypost_model::{Existence, Freshness, InstanceKey};
 
 use super::super::{Answer, Probe};
@@ -23,7 +21,7 @@ fn probe(bench: &mut Bench) -> Probe {
 }
 
 fn alive(leases: &[i64]) -> Answer {
-    Answer { alive: HashSet::from_iter(leases.iter().copied()), failed: None }
+    Answer { alive: leases.iter().copied().collect(), failed: None }
 }
 
 fn stale_cause(snapshot: &Snapshot) -> String {

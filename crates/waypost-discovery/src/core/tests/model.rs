@@ -126,24 +126,6 @@ impl Store {
         self.keys.insert(key, held);
     }
 
-    fn tell(&self, bench: &mut Bench, span: usize, writes: &[Written]) {
-        let keys = &bench.core.reader.spans[span].keys;
-        let events: Vec<Event<'_>> = writes
-            .iter()
-            .filter(|written| keys.contains(written.key()))
-            .map(|written| match written {
-                Written::Put(held) => Event::Put(held.kv()),
-                Written::Delete { key, mod_revision } => Event::Delete { key, mod_revision: *mod_revision },
-            })
-            .collect();
-        let last = match events.last() {
-            None => return,
-            Some(Event::Put(kv)) => kv.mod_revision,
-            Some(Event::Delete { mod_revision, .. }) => *mod_revision,
-        };
-        bench.core.apply(span, last, events, bench.now);
-    }
-
     fn range(&mut self, bench: &mut Bench) {
         let held: Vec<Held> = self.keys.values().cloned().collect();
         bench.range(self.revision, &held);
@@ -200,6 +182,24 @@ impl Written {
     }
 }
 
+fn tell(bench: &mut Bench, span: usize, writes: &[Written]) {
+    let keys = &bench.core.reader.spans[span].keys;
+    let events: Vec<Event<'_>> = writes
+        .iter()
+        .filter(|written| keys.contains(written.key()))
+        .map(|written| match written {
+            Written::Put(held) => Event::Put(held.kv()),
+            Written::Delete { key, mod_revision } => Event::Delete { key, mod_revision: *mod_revision },
+        })
+        .collect();
+    let last = match events.last() {
+        None => return,
+        Some(Event::Put(kv)) => kv.mod_revision,
+        Some(Event::Delete { mod_revision, .. }) => *mod_revision,
+    };
+    bench.core.apply(span, last, events, bench.now);
+}
+
 /// Publishes, and checks what a subscriber checks.
 fn settle(bench: &mut Bench, seen: &mut Option<Snapshot>, set: &mut BTreeSet<InstanceKey>) {
     let Some(publication) = bench.publish() else { return };
@@ -251,13 +251,13 @@ proptest! {
                     }
                     store.told[span] = to;
                     let writes = store.history[from..to].to_vec();
-                    store.tell(&mut bench, span, &writes);
+                    tell(&mut bench, span, &writes);
                 }
                 Step::TellAgain { span, writes } => {
                     let span = span % spans;
                     let to = store.told[span];
                     let writes = store.history[to.saturating_sub(*writes)..to].to_vec();
-                    store.tell(&mut bench, span, &writes);
+                    tell(&mut bench, span, &writes);
                 }
                 Step::Range => store.range(&mut bench),
                 Step::Wipe { revision } => {
@@ -272,7 +272,7 @@ proptest! {
         }
         for span in 0..spans {
             let writes = store.history[store.told[span]..].to_vec();
-            store.tell(&mut bench, span, &writes);
+            tell(&mut bench, span, &writes);
         }
         settle(&mut bench, &mut seen, &mut set);
         let shown: BTreeMap<InstanceKey, Instance> = bench
