@@ -10,8 +10,9 @@ use crate::incoming::{Held, Tracked, UnderWay, passed};
 use crate::outgoing::{Outgoing, Payload};
 use crate::table::Connection;
 use crate::verdict::{code_of_headers, refused, status_of};
+use http::header::USER_AGENT;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,6 +53,11 @@ enum Setback {
 /// A call that so many endpoints in a row have not even looked at is given up.
 const MOST_UNPROCESSED: u32 = 16;
 
+/// What a client calls itself, unless the caller has said.
+const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+/// gRFC A6: the server is told how often the call was tried before.
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
 /// Makes the call. Every failure is a response with a gRPC status.
 pub(crate) async fn run(inner: Arc<Inner>, request: Request<Body>) -> Response<Body> {
     inner.start();
@@ -70,7 +76,8 @@ fn fail(inner: &Inner, status: Status) -> Response<Body> {
 
 impl<'a> Call<'a> {
     fn prepare(inner: &'a Inner, request: Request<Body>) -> Result<(Self, Payload), Status> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        parts.headers.entry(USER_AGENT).or_insert(OURSELVES);
         let settings = &inner.settings;
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let idempotent = settings.all_idempotent
@@ -311,6 +318,9 @@ impl<'a> Call<'a> {
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.headers.clone();
+        if self.attempts > 1 {
+            request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.attempts - 1));
+        }
         self.deadline.write(request.headers_mut(), Instant::now());
         request
     }

@@ -1,4 +1,5 @@
 //! Instances that drain, leave and move: calls under way finish, new ones go elsewhere.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

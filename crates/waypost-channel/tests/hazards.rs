@@ -1,4 +1,5 @@
 //! H40 to H45, each in its own words.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

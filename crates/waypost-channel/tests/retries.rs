@@ -1,4 +1,5 @@
 //! What is tried again, what is not, and what it costs.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
@@ -93,6 +94,23 @@ async fn each_attempt_goes_to_another_endpoint_and_there_are_at_most_three() {
         assert_eq!(asked.iter().sum::<usize>(), 3, "round {round}: {asked:?}");
         assert_eq!(asked.iter().max(), Some(&1), "round {round}: {asked:?}");
     }
+}
+
+#[tokio::test]
+async fn the_server_is_told_how_often_the_call_was_tried_before() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let server = Server::start(handler(move |request, _| {
+        let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        sender.send((header("user-agent"), header("grpc-previous-rpc-attempts"))).unwrap();
+        async { answers::in_headers(Code::Unavailable) }
+    }))
+    .await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).all_idempotent().build();
+    check(&channel).await.unwrap_err();
+    let (agents, attempts): (Vec<_>, Vec<_>) = receiver.try_iter().unzip();
+    assert_eq!(attempts, [None, Some("1".to_owned()), Some("2".to_owned())]);
+    assert!(agents.into_iter().all(|agent| agent.unwrap().starts_with("waypost/")));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! What happens below gRPC: refused streams, frozen servers, TLS; and what monitoring sees.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

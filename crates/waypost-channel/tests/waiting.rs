@@ -1,4 +1,5 @@
 //! Calls that find no endpoint, and deadlines.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

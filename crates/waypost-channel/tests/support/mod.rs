@@ -175,7 +175,7 @@ impl Life {
 }
 
 /// Streams are known to the server, and end when their connection does: were they ended one by one, each would still send a
-/// RST_STREAM, which a killed process does not.
+/// `RST_STREAM`, which a killed process does not.
 #[derive(Clone)]
 struct Tracked(Life);
 
