@@ -1,6 +1,6 @@
 //! Names: validated once, here, and cheap to clone afterwards.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -17,7 +17,7 @@ use crate::excerpt::Excerpt;
 /// assert!("svc//echo".parse::<ServiceName>().is_err());
 /// # Ok::<(), waypost_model::InvalidName>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ServiceName(Arc<str>);
 
 /// The identity of an instance within its service: the last part of its key in etcd.
@@ -37,6 +37,19 @@ pub struct InvalidName {
 }
 
 // === impl ServiceName ===
+
+impl Ord for ServiceName {
+    /// As text. Clones of one name are equal without a look at it: the keys of a service's instances share theirs.
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for ServiceName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl ServiceName {
     /// The longest name, in bytes.
