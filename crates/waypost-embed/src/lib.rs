@@ -5,4 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod bolt;
 pub mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
