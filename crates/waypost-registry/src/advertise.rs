@@ -180,9 +180,7 @@ mod tests {
         Err(io::Error::from(io::ErrorKind::NetworkUnreachable))
     }
 
-    fn route() -> io::Result<IpAddr> {
-        Ok([10, 0, 0, 7].into())
-    }
+    const ROUTE: fn() -> io::Result<IpAddr> = || Ok(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7)));
 
     #[test]
     fn a_host_that_can_be_dialed_is_kept() {
@@ -203,7 +201,7 @@ mod tests {
         {
             let pod = |_: &str| Some("fd00::5".to_owned());
             assert_eq!(advertised(bound, pod, no_route).unwrap().as_str(), "fd00::5", "{bound}");
-            assert_eq!(advertised(bound, none, route).unwrap().as_str(), "10.0.0.7", "{bound}");
+            assert_eq!(advertised(bound, none, ROUTE).unwrap().as_str(), "10.0.0.7", "{bound}");
             let error = advertised(bound, none, no_route).unwrap_err();
             assert!(matches!(error, AdvertiseError::NoRoute { .. }), "{bound}: {error}");
             assert!(error.to_string().contains("POD_IP"), "{error}");
@@ -213,10 +211,10 @@ mod tests {
     #[test]
     fn an_environment_that_is_no_better_is_an_error() {
         for value in ["0.0.0.0", "::", "somewhere", "10.0.0.1:80"] {
-            let error = advertised("0.0.0.0", |_| Some(value.to_owned()), route).unwrap_err();
+            let error = advertised("0.0.0.0", |_| Some(value.to_owned()), ROUTE).unwrap_err();
             assert!(matches!(error, AdvertiseError::PodIp { .. }), "{error}");
         }
-        assert_eq!(advertised("", |_| Some(String::new()), route).unwrap().as_str(), "10.0.0.7");
+        assert_eq!(advertised("", |_| Some(String::new()), ROUTE).unwrap().as_str(), "10.0.0.7");
     }
 
     #[test]
@@ -235,8 +233,8 @@ mod tests {
         assert_eq!(endpoints, ["grpc://[fd00::7]:50051", "http://[fd00::7]:8080"]);
 
         let named = bound.clone().with_id("one".parse().unwrap());
-        assert_eq!(dialable(named, true, none, route).unwrap().id.as_str(), "one");
-        let refused = dialable(bound, false, none, route).unwrap_err();
+        assert_eq!(dialable(named, true, none, ROUTE).unwrap().id.as_str(), "one");
+        let refused = dialable(bound, false, none, ROUTE).unwrap_err();
         assert!(matches!(refused, AdvertiseError::Undialable { .. }), "{refused}");
     }
 
@@ -245,7 +243,7 @@ mod tests {
         let mut endpoint: Endpoint = "10.0.0.1:1".parse().unwrap();
         endpoint.port = 0;
         let instance = Instance::new("greeter".parse().unwrap(), endpoint);
-        assert!(matches!(dialable(instance, true, none, route), Err(AdvertiseError::PortZero)));
+        assert!(matches!(dialable(instance, true, none, ROUTE), Err(AdvertiseError::PortZero)));
     }
 
     #[test]

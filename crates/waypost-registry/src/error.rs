@@ -106,6 +106,7 @@ pub enum RegisterError {
     },
 }
 
-fn holder(lease: i64) -> String {
+/// Who has a key that is attached to `lease`, in words.
+pub(crate) fn holder(lease: i64) -> String {
     if lease == 0 { "without a lease".to_owned() } else { format!("held by lease {lease:x}") }
 }

@@ -37,6 +37,9 @@
 //! A value that an operator rewrites under our lease (`etcdctl put --ignore-lease`, `waypost drain`) is an edit: its
 //! status, weight and metadata become those of the instance ([`Registration::instance`]) and survive healing.
 //!
+//! A user of etcd who registers needs the right to read and to write the keys: every write is a transaction that reads
+//! them when its comparisons do not hold, and every registration watches its own.
+//!
 //! # What it costs
 //!
 //! All instances of a process share leases of at most [`KEYS_PER_LEASE`] keys, so renewals cost per process.

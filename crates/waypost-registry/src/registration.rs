@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use waypost_model::{Field, Instance, InstanceId, Status};
 
 use crate::{
-    driver::{Command, Published, Reply, SeatId, Who},
+    driver::{Command, Published, Replies, Reply, SeatId, Who},
     error::RegisterError,
     machine::edit::Amendment,
     state::RegistrationState,
@@ -164,7 +164,7 @@ impl Drop for Registration {
 }
 
 /// A command's way to answer one caller.
-fn one_reply() -> (Box<dyn FnMut() -> Reply + Send>, oneshot::Receiver<Result<(), RegisterError>>) {
+fn one_reply() -> (Replies, oneshot::Receiver<Result<(), RegisterError>>) {
     let (sender, receiver) = oneshot::channel();
     let mut sender = Some(sender);
     let reply = move || -> Reply {

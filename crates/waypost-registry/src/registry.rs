@@ -12,7 +12,7 @@ use waypost_model::{Field, Instance};
 use crate::{
     advertise,
     context::Context,
-    driver::{Command, Published, Seat, SeatId},
+    driver::{Command, Published, Seat, SeatId, Seats},
     error::RegisterError,
     machine::{GroupId, Member},
     options::{LeasePolicy, RegistryOptions},
@@ -103,8 +103,7 @@ impl Registry {
             taken.push(key);
         }
         let mut registrations = Vec::with_capacity(candidates.len());
-        let mut joining: BTreeMap<GroupId, (mpsc::UnboundedSender<Command>, Vec<(SeatId, Seat)>)> =
-            BTreeMap::new();
+        let mut joining: BTreeMap<GroupId, (mpsc::UnboundedSender<Command>, Seats)> = BTreeMap::new();
         let keys = usize::from(self.context.options.layout.parts());
         for candidate in candidates {
             let shared = self.context.options.leases == LeasePolicy::Shared && candidate.key.is_some();

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::Instant};
 use waypost_model::Status;
 
 use crate::{
-    driver::{Command, Reply, Who},
+    driver::{Command, Replies, Reply, Who},
     error::RegisterError,
     machine::edit::Amendment,
     options::RegistryOptions,
@@ -93,7 +93,8 @@ impl Registry {
     /// have seen that (the grace), then runs `stop`, and revokes the leases.
     ///
     /// `stop` is the server's part: stop accepting, finish the calls in flight. It is not polled before the grace is
-    /// over, so that the server goes on serving until then, and is dropped when its time is over.
+    /// over, so that the server goes on serving until then, and is dropped when its time is over. Not cancel safe, as
+    /// [`shutdown`](Self::shutdown).
     ///
     /// ```no_run
     /// # async fn example(registry: waypost_registry::Registry, stop_the_server: impl Future<Output = ()>) {
@@ -136,7 +137,7 @@ impl Registry {
     async fn tell_groups(
         &self,
         groups: &[mpsc::UnboundedSender<Command>],
-        command: impl Fn(Box<dyn FnMut() -> Reply + Send>) -> Command,
+        command: impl Fn(Replies) -> Command,
         budget: &mut Duration,
     ) {
         let started = Instant::now();

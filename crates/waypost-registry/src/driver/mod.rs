@@ -17,7 +17,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
 use waypost_etcd::{EventKind, WatchEvent, WatchId, Watcher};
 
-pub(crate) use self::seat::{Published, Reply, Seat, SeatId};
+pub(crate) use self::seat::{Published, Replies, Reply, Seat, SeatId};
 use self::{tenure::Tenure, work::Done};
 use crate::{
     context::Context,
@@ -51,17 +51,20 @@ pub(crate) struct Driver {
     work: FuturesUnordered<BoxFuture<'static, Done>>,
 }
 
+/// Registrations on their way to a group.
+pub(crate) type Seats = Vec<(SeatId, Seat)>;
+
 /// What the owners of registrations ask of a group.
 pub(crate) enum Command {
-    Join(Vec<(SeatId, Seat)>),
+    Join(Seats),
     Amend {
         who: Who,
         amendments: Vec<Amendment>,
-        reply: Box<dyn FnMut() -> Reply + Send>,
+        reply: Replies,
     },
     Deregister {
         who: Who,
-        reply: Option<Box<dyn FnMut() -> Reply + Send>>,
+        reply: Option<Replies>,
         hold_lease: bool,
     },
     /// Everything that is still registered goes, the lease is revoked, the task ends.

@@ -48,6 +48,9 @@ pub(crate) struct Published {
 /// Whom to tell when something is done.
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), RegisterError>) + Send>;
 
+/// A reply for each of those whom a command concerns.
+pub(crate) type Replies = Box<dyn FnMut() -> Reply + Send>;
+
 // === impl Seat ===
 
 impl Seat {

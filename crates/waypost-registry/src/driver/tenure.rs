@@ -95,7 +95,10 @@ impl Driver {
                 self.tenure = Tenure::Vacant;
                 self.context.metrics.retries.inc();
                 self.grant.later();
-                tracing::debug!(%error, attempt = self.grant.backoff.attempt(), "no lease was granted");
+                match self.grant.backoff.attempt() {
+                    1 => tracing::warn!(%error, "no lease was granted, and will be asked for until one is"),
+                    attempt => tracing::debug!(%error, attempt, "no lease was granted"),
+                }
                 self.tell_all(&Event::GrantFailed { cause: error.to_string().into() });
             }
         }

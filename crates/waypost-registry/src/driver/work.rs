@@ -187,7 +187,11 @@ impl Driver {
         if !in_company {
             self.write.later();
         }
-        tracing::debug!(%error, instances = tickets.len(), attempt = self.write.backoff.attempt(), "write failed");
+        let instances = tickets.len();
+        match self.write.backoff.attempt() {
+            1 => tracing::warn!(%error, instances, "a write failed, and will be tried until it succeeds"),
+            attempt => tracing::debug!(%error, instances, attempt, "a write failed"),
+        }
         let cause: Arc<str> = error.to_string().into();
         for (id, ticket) in tickets {
             self.tell(id, Event::Failed { ticket, cause: Arc::clone(&cause) });

@@ -9,8 +9,10 @@ use std::{collections::VecDeque, sync::Arc};
 use waypost_model::{EncodeError, Entry, Instance, Layout};
 
 use crate::{
+    error::holder,
     machine::{
         edit::{self, Amendment},
+        event::{Event, Guard, Outcome, Removal, Step, Ticket, Write},
         view::{Held, Holder, Sight, View},
     },
     options::Conflict,
@@ -39,10 +41,6 @@ pub(crate) struct Member {
 
 /// How many unanswered writes of different content are remembered.
 const ATTEMPTS: usize = 16;
-
-/// Names one write or removal, so that an answer that comes late is not taken for that of the next one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Ticket(u64);
 
 /// How a registration treats others.
 #[derive(Debug, Clone, Copy)]
@@ -81,80 +79,6 @@ struct Leased {
     entries: Arc<[Entry]>,
     view: View,
     in_flight: Option<(Ticket, Arc<[Entry]>)>,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// There is a lease to write under.
-    Granted { lease: i64 },
-    /// There is still no lease.
-    GrantFailed { cause: Arc<str> },
-    /// The write that [`Member::next`] asked for was done at this revision.
-    Written { ticket: Ticket, revision: i64 },
-    /// Its guard did not hold; this is what the keys held at revision `at`.
-    Refused { ticket: Ticket, at: i64, found: Vec<Option<Held>> },
-    /// The write or removal failed, or its outcome is not known.
-    Failed { ticket: Ticket, cause: Arc<str> },
-    /// A watch saw a key change.
-    Seen { part: u8, sight: Sight },
-    /// The keys were read after the watch had lost its history; earlier revisions mean nothing any more.
-    Checked { at: i64, found: Vec<Option<Held>> },
-    /// The lease is not being renewed in time.
-    LeaseSuspect { cause: Arc<str> },
-    /// The lease is being renewed.
-    LeaseAlive,
-    /// The lease is gone for good.
-    LeaseLost { cause: Arc<str> },
-    /// The owner has ended the registration.
-    Deregister,
-    /// The removal was done, or the lease was revoked.
-    Removed,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Step {
-    Rest,
-    Put(Write),
-    Remove(Removal),
-}
-
-/// Put `entries` under `lease`, if `guard` holds.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Write {
-    pub(crate) ticket: Ticket,
-    pub(crate) lease: i64,
-    pub(crate) entries: Arc<[Entry]>,
-    pub(crate) guard: Guard,
-}
-
-/// What must hold for a write.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Guard {
-    /// Nothing: the first registration under [`Conflict::Replace`].
-    Nothing,
-    /// Each key was last written at this revision; 0: does not exist.
-    Unchanged(Vec<i64>),
-}
-
-/// Delete the keys of `entries` that are still attached to `lease`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Removal {
-    pub(crate) ticket: Ticket,
-    pub(crate) lease: i64,
-    pub(crate) entries: Arc<[Entry]>,
-}
-
-/// What those who wait for a change to be written are told.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
-    Pending,
-    Written,
-    /// Somebody else has the key.
-    Superseded(Arc<str>),
-    /// The registration has ended.
-    Ended,
 }
 
 // === impl Member ===
@@ -287,7 +211,7 @@ impl Member {
                     if self.rules.conflict == Conflict::Reject {
                         let key = leased.entries.get(part).map_or(&[][..], |entry| &entry.key);
                         let key: Arc<str> = String::from_utf8_lossy(key).into();
-                        let cause = format!("{key} exists already, {}", held_by(lease)).into();
+                        let cause = format!("{key} exists already, {}", holder(lease)).into();
                         self.phase = Phase::Refused { key, lease, cause };
                         return Step::Rest;
                     }
@@ -437,10 +361,9 @@ impl Member {
     }
 
     fn settle(&mut self) {
-        if let Phase::Leased(leased) = &self.phase
-            && leased.is_settled()
-        {
-            self.established = true;
+        let Phase::Leased(leased) = &self.phase else { return };
+        self.established |= leased.view.ours().is_some();
+        if leased.is_settled() {
             self.acknowledged = Some(Arc::clone(&leased.entries));
             if leased.in_flight.is_none() {
                 self.attempted.clear();
@@ -477,14 +400,6 @@ impl Member {
     }
 }
 
-// === impl Ticket ===
-
-impl Ticket {
-    fn following(self) -> Self {
-        Self(self.0.wrapping_add(1))
-    }
-}
-
 // === impl Leased ===
 
 impl Leased {
@@ -506,6 +421,74 @@ fn replaced_by(lease: i64) -> Arc<str> {
     }
 }
 
-fn held_by(lease: i64) -> String {
-    if lease == 0 { "without a lease".to_owned() } else { format!("held by lease {lease:x}") }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Member {
+        let instance = Instance::new("greeter".parse().unwrap(), "10.0.0.1:50051".parse().unwrap());
+        Member::new(waypost_model::layout("grpc", None).unwrap(), Arc::new(instance), Conflict::Replace)
+    }
+
+    fn put(member: &mut Member) -> Write {
+        match member.next() {
+            Step::Put(write) => write,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    #[test]
+    fn the_answer_of_an_abandoned_write_is_not_taken_for_that_of_the_next() {
+        let mut member = member();
+        member.handle(Event::Granted { lease: 1 });
+        let first = put(&mut member);
+        member.handle(Event::LeaseLost { cause: "lost".into() });
+        member.handle(Event::Granted { lease: 2 });
+        let second = put(&mut member);
+        assert_eq!(second.lease, 2);
+        member.handle(Event::Written { ticket: first.ticket, revision: 5 });
+        assert!(!member.state().unwrap().is_registered());
+        member.handle(Event::Failed { ticket: first.ticket, cause: "late".into() });
+        assert_eq!(member.next(), Step::Rest);
+        member.handle(Event::Written { ticket: second.ticket, revision: 6 });
+        assert_eq!(member.state(), Some(RegistrationState::Registered { lease: 2, revision: 6 }));
+    }
+
+    #[test]
+    fn a_history_that_starts_again_is_believed() {
+        let mut member = member();
+        member.handle(Event::Granted { lease: 1 });
+        let ticket = put(&mut member).ticket;
+        member.handle(Event::Written { ticket, revision: 1_000 });
+        // An event of the past is not.
+        member.handle(Event::Seen { part: 0, sight: Sight { at: 7, held: None } });
+        assert!(member.state().unwrap().is_registered());
+        member.handle(Event::Checked { at: 7, found: vec![None] });
+        assert_eq!(put(&mut member).guard, Guard::Unchanged(vec![0]));
+    }
+
+    #[test]
+    fn only_the_first_write_is_blind_even_if_something_else_is_wanted_by_then() {
+        let mut member = member();
+        member.handle(Event::Granted { lease: 1 });
+        let first = put(&mut member);
+        assert_eq!(first.guard, Guard::Nothing);
+        member.amend(vec![Amendment::Weight(7)]).unwrap();
+        member.handle(Event::Written { ticket: first.ticket, revision: 5 });
+        assert_eq!(put(&mut member).guard, Guard::Unchanged(vec![5]));
+    }
+
+    #[test]
+    fn leaving_waits_for_the_write_in_flight() {
+        let mut member = member();
+        member.handle(Event::Granted { lease: 1 });
+        let ticket = put(&mut member).ticket;
+        member.handle(Event::Deregister);
+        assert_eq!(member.next(), Step::Rest);
+        member.handle(Event::Written { ticket, revision: 5 });
+        let Step::Remove(removal) = member.next() else { panic!("{member:?}") };
+        assert_eq!(removal.lease, 1);
+        member.handle(Event::Removed);
+        assert_eq!(member.state(), Some(RegistrationState::Deregistered));
+    }
 }

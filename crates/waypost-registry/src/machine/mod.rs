@@ -2,6 +2,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod edit;
+mod event;
 pub(crate) mod member;
 pub(crate) mod owned;
 pub(crate) mod packing;
@@ -11,7 +12,8 @@ mod simulation;
 mod view;
 
 pub(crate) use self::backoff::Backoff;
-pub(crate) use self::member::{Event, Guard, Member, Outcome, Removal, Step, Ticket, Write};
+pub(crate) use self::event::{Event, Guard, Outcome, Removal, Step, Ticket, Write};
+pub(crate) use self::member::Member;
 pub(crate) use self::owned::OwnedLeases;
 pub(crate) use self::placement::{GroupId, Placement};
 pub(crate) use self::view::{Held, Holder, Sight};

@@ -17,7 +17,7 @@ use crate::{
 const STRANGER: i64 = 9_999;
 
 /// What the test does next.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Action {
     /// The driver asks the member what to do.
     Ask,
@@ -43,6 +43,8 @@ enum Action {
     /// An operator rewrites the value and keeps the lease.
     Edit(Status),
     Amend(u32),
+    /// The watch has lost its history, and the keys are read.
+    Reset,
 }
 
 /// A store with revisions, leases and a log, as far as one instance needs it.
@@ -54,6 +56,9 @@ struct Store {
     log: Vec<(i64, Vec<u8>, Option<Stored>)>,
     live: Option<i64>,
 }
+
+/// A key, and the lease and value that it gets, or `None`: it is deleted.
+type Change = (Vec<u8>, Option<(i64, Vec<u8>)>);
 
 #[derive(Debug, Clone)]
 struct Stored {
@@ -83,7 +88,7 @@ struct World {
 // === impl Store ===
 
 impl Store {
-    fn set(&mut self, changes: Vec<(Vec<u8>, Option<(i64, Vec<u8>)>)>) -> i64 {
+    fn set(&mut self, changes: Vec<Change>) -> i64 {
         self.revision += 1;
         for (key, change) in changes {
             let stored = change.map(|(lease, value)| Stored { revision: self.revision, lease, value });
@@ -210,6 +215,13 @@ impl World {
             }
             Action::StrangerGoes => self.store.drop_lease(STRANGER),
             Action::Edit(status) => self.edit(status),
+            Action::Reset => {
+                if self.watched.is_some() && self.member.leased_entries().is_some() {
+                    let found = self.keys().iter().map(|key| self.held(self.store.keys.get(key))).collect();
+                    self.watched = None;
+                    self.deliver(Event::Checked { at: self.store.revision, found });
+                }
+            }
             Action::Amend(weight) => self.member.amend(vec![Amendment::Weight(weight)]).unwrap(),
         }
     }
@@ -340,6 +352,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::StrangerGoes),
         1 => prop_oneof![Just(Status::Up), Just(Status::Draining)].prop_map(Action::Edit),
         1 => (1_u32..5).prop_map(Action::Amend),
+        1 => Just(Action::Reset),
     ];
     proptest::collection::vec(action, 0..150)
 }

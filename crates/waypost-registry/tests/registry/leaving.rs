@@ -68,11 +68,11 @@ for_each_etcd! {
         let registry = registry_of(&etcd);
         let registration = registered(&registry).await;
         let lease = reaches_registered(&registration).await;
-        let stop = async {
+        let stop = Box::pin(async {
             assert_eq!(get(&client, KEY).await, None);
             assert_eq!(client.leases().await.unwrap(), [lease]);
             "stopped"
-        };
+        });
         let report = registry.shutdown_gracefully(registry.shutdown_options().grace(Duration::ZERO), stop).await;
         assert_eq!(report.stopped, Some("stopped"));
         report.deregistered.unwrap();

@@ -114,7 +114,7 @@ for_each_etcd! {
         registrations[1].registered().await.unwrap();
         assert_eq!(get(&client, KEY).await.unwrap().lease, theirs);
 
-        // Once it is free it can be had, and under our own old lease as well.
+        // Once it is free it can be had.
         held.deregister().await.unwrap();
         let again = registry.register(greeter()).unwrap();
         again.registered().await.unwrap();
