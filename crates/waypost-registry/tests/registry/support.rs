@@ -9,7 +9,7 @@ use waypost_registry::{Registration, RegistrationState, Registry, RegistryOption
 use waypost_testkit::Etcd;
 
 /// Generous: it only runs out when a test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The least that the test servers grant is 1 s.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
