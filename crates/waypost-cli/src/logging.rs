@@ -21,5 +21,7 @@ pub(crate) fn start(verbose: u8) {
         .with_env_filter(EnvFilter::new(filter.as_deref().unwrap_or(by_count)))
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
+        // Standard error may be closed; telling it so would not help.
+        .log_internal_errors(false)
         .init();
 }

@@ -75,6 +75,12 @@ pub enum ServeError {
         /// How long they were given.
         within: Duration,
     },
+    /// A second signal came while it was shutting down: calls under way were cut off.
+    #[error("the shutdown of {service} was cut short by a second signal")]
+    CutShort {
+        /// The service.
+        service: String,
+    },
     /// The server has ended well, but etcd has not confirmed that its key is gone. It will be when its lease expires.
     #[error("{service} has stopped and etcd has not confirmed that it is deregistered")]
     Deregister {

@@ -80,7 +80,7 @@
 //! How instances are written in etcd is a [`Layout`](model::Layout). The default is that of etcd's own Go package
 //! `client/v3/naming`, under the prefix `services`: Go programs find our servers by dialing
 //! `etcd:///services/greeter`, and we find theirs. Others are named in the [builder](Waypost::builder); the table is in
-//! [`model::layout`].
+//! [`mod@model::layout`].
 //!
 //! # The parts
 //!

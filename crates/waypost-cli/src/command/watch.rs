@@ -47,12 +47,14 @@ impl WatchArgs {
         let scope = self.service.clone().map_or(Scope::Catalog, Scope::Service);
         let mut seen = Arc::new(Snapshot::absent(scope));
         let (mut newest, mut subscription) = session.discover(&layouts, self.service).await?;
+        let mut freshness = None;
         loop {
             for change in newest.changes_since(&seen) {
                 show_change(&mut session.out, newest.revision(), &change, &layouts)?;
             }
-            if newest.freshness() != seen.freshness() {
+            if freshness.as_ref() != Some(newest.freshness()) {
                 show_freshness(&mut session.out, newest.revision(), newest.freshness())?;
+                freshness = Some(newest.freshness().clone());
             }
             seen = newest;
             newest = tokio::select! {

@@ -117,10 +117,11 @@ impl Summary {
 
     pub(super) fn print(&self, out: &mut Output, cast: &Cast) -> io::Result<()> {
         out.line("")?;
-        let rows = self
-            .calls_by_instance
-            .iter()
-            .map(|(address, calls)| vec![cell(cast.name(address)), cell(address), cell(calls)]);
+        let others = self.calls_by_instance.keys().filter(|address| !cast.addresses().contains(address));
+        let rows = cast.addresses().iter().chain(others).map(|address| {
+            let calls = self.calls_by_instance.get(address).copied().unwrap_or(0);
+            vec![cell(cast.name(address)), cell(address), cell(calls)]
+        });
         out.table(&["SERVER", "ADDRESS", "CALLS"], &[2], rows)?;
         out.line("")?;
         let rows = self.events.iter().map(|event| {

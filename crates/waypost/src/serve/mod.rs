@@ -1,5 +1,6 @@
 //! A gRPC server that is registered while it runs.
 
+mod cut;
 mod service;
 mod serving;
 
@@ -7,9 +8,11 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -19,9 +22,10 @@ use waypost_model::{Endpoint, Host, Instance};
 use waypost_registry::{Registry, ShutdownOptions};
 
 use crate::error::{Error, ServeError};
-use crate::signals;
+use crate::signals::Termination;
 use crate::waypost::service_name;
 
+use self::cut::Cuttable;
 pub use self::service::GrpcService;
 pub use self::serving::Serving;
 
@@ -33,7 +37,7 @@ pub use self::serving::Serving;
 /// 3. On SIGTERM or SIGINT, or when [`shutdown`](Self::shutdown) says so: health turns `NOT_SERVING`, the instance is
 ///    marked `draining`, then deregistered, and while watchers learn of that (the [grace](Self::grace)) it goes on
 ///    serving. Then it accepts nothing new, finishes the calls it has, up to a [deadline](Self::deadline), and its
-///    lease is revoked.
+///    lease is revoked. A second signal ends it at once.
 ///
 /// etcd being away keeps it neither from serving nor from ending.
 ///
@@ -168,9 +172,9 @@ impl Serve {
             .into_iter()
             .fold(Instance::new(service, endpoint), |instance, describe| describe(instance));
 
-        let shutdown = match self.shutdown {
-            Some(shutdown) => shutdown,
-            None => Box::pin(signals::termination().map_err(ServeError::Signals)?),
+        let ends = match self.shutdown {
+            Some(shutdown) => Termination { first: shutdown, second: Box::pin(std::future::pending()) },
+            None => Termination::catch().map_err(ServeError::Signals)?,
         };
 
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -182,20 +186,25 @@ impl Serve {
             routes = routes.add_service(health);
         }
         let (stop, stopped) = oneshot::channel();
+        let cut = CancellationToken::new();
+        let cuttable = cut.clone();
+        let incoming = TcpIncoming::from(listener)
+            .with_nodelay(Some(true))
+            .map_ok(move |stream| Cuttable::new(stream, cuttable.clone()));
         let mut server = self.server;
-        let task = tokio::spawn(server.add_routes(routes.prepare()).serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async move {
+        let serving =
+            server.add_routes(routes.prepare()).serve_with_incoming_shutdown(incoming, async move {
                 // Dropped unsent means that nobody is left to stop it in order.
                 let _ = stopped.await;
-            },
-        ));
+            });
+        let task = tokio::spawn(serving);
 
         // From here on the port answers.
         let registration = match self.registry.register(instance) {
             Ok(registration) => registration,
             Err(error) => {
                 task.abort();
+                cut.cancel();
                 return Err(error.into());
             }
         };
@@ -207,8 +216,9 @@ impl Serve {
             reporter,
             names: self.names,
             task,
+            cut,
             stop,
-            shutdown,
+            ends,
             options: self.options.stop(self.deadline.saturating_add(serving::STOP_SLACK)),
             deadline: self.deadline,
         })

@@ -4,14 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use waypost_registry::{Registration, Registry, ShutdownOptions};
 
 use crate::error::ServeError;
+use crate::signals::Termination;
 
 /// A server that runs and is registered, or will be. [`run`](Self::run) waits for its end.
 ///
@@ -26,14 +27,19 @@ pub struct Serving {
     pub(super) reporter: HealthReporter,
     pub(super) names: Vec<&'static str>,
     pub(super) task: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Breaks every connection.
+    pub(super) cut: CancellationToken,
     pub(super) stop: oneshot::Sender<()>,
-    pub(super) shutdown: BoxFuture<'static, ()>,
+    pub(super) ends: Termination,
     pub(super) options: ShutdownOptions,
     pub(super) deadline: Duration,
 }
 
 /// The registry's time for the server is longer by this than the server's own, which is the one that counts.
 pub(super) const STOP_SLACK: Duration = Duration::from_secs(1);
+
+/// How long a deregistration may take that nobody wants to wait for.
+const HURRY: Duration = Duration::from_secs(1);
 
 // === impl Serving ===
 
@@ -52,14 +58,16 @@ impl Serving {
     ///
     /// # Errors
     /// [`ServeError::Server`] when the server failed, [`ServeError::Unfinished`] when calls had to be cut off,
+    /// [`ServeError::CutShort`] when a second signal came,
     /// [`ServeError::Deregister`] when etcd has not confirmed that the key is gone.
     pub async fn run(self) -> Result<(), ServeError> {
-        let Self { service, registry, registration, reporter, names, stop, options, deadline, .. } = self;
-        let (mut task, mut shutdown) = (self.task, self.shutdown);
+        let Self { service, registry, registration, reporter, names, cut, stop, options, deadline, .. } =
+            self;
+        let (mut task, Termination { first, second }) = (self.task, self.ends);
         let failed = |source| ServeError::Server { service: service.clone(), source };
 
         tokio::select! {
-            () = &mut shutdown => {}
+            () = first => {}
             ended = &mut task => {
                 // Nobody asked it to: its key must not outlive it.
                 let gone = registry.shutdown(Duration::from_secs(5)).await;
@@ -80,9 +88,21 @@ impl Serving {
                 Err(_) => None,
             }
         };
-        let report = registry.shutdown_gracefully(options, finish).await;
+        let report = tokio::select! {
+            report = registry.shutdown_gracefully(options, finish) => Some(report),
+            () = second => None,
+        };
+        let Some(report) = report else {
+            task.abort();
+            cut.cancel();
+            // What is left of it is one request.
+            let gone = registry.shutdown(HURRY).await;
+            tracing::debug!(service, ?gone, "cut short");
+            return Err(ServeError::CutShort { service });
+        };
         let Some(ended) = report.stopped.flatten() else {
             task.abort();
+            cut.cancel();
             return Err(ServeError::Unfinished { service, within: deadline });
         };
         ended.map_err(failed)?;
