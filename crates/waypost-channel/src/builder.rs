@@ -139,6 +139,7 @@ impl ChannelBuilder {
         let empty = Arc::new(Snapshot::absent(subscription.scope().clone()));
         let shared = Arc::new(Shared {
             table: ArcSwap::from_pointee(Table::empty(policy.build(Arc::from([]), None), Outlook::Unread)),
+            applied: ArcSwap::new(Arc::clone(&empty)),
             pace: Arc::new(Pace::default()),
             budget: Budget::new(&settings.retry, now),
             counters: Counters::default(),

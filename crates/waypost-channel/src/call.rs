@@ -170,6 +170,8 @@ impl<'a> Call<'a> {
         loop {
             // Before the table is read: whatever is published after that wakes.
             wake.mark_unchanged();
+            // Before the table too: if it holds, the table takes into account what the caller can have seen.
+            let current = Arc::ptr_eq(&shared.applied.load(), &self.inner.subscription.snapshot());
             if let Some(picked) = pick() {
                 return Ok(picked);
             }
@@ -178,6 +180,7 @@ impl<'a> Call<'a> {
                 _ if self.wait_for_ready => None,
                 Outlook::Unread => Some(self.since + self.inner.settings.discovery_timeout),
                 Outlook::Ready | Outlook::Connecting => None,
+                Outlook::Unavailable if !current => None,
                 Outlook::Unavailable => return Err(Status::unavailable(explain::unready(self.inner))),
             };
             let news = async {

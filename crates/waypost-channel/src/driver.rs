@@ -54,17 +54,25 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let (events, mut arrivals) = mpsc::unbounded_channel();
         let mut handles = HashMap::new();
-        let snapshot = self.subscription.mark_seen();
+        let mut snapshot = self.subscription.mark_seen();
         self.fleet.apply(&snapshot, now());
         loop {
             self.perform(&mut handles, &events);
+            let applied = Arc::ptr_eq(&snapshot, &self.shared.applied.load());
             if self.fleet.take_changed() {
                 self.publish(&handles);
+            }
+            if !applied {
+                self.shared.applied.store(Arc::clone(&snapshot));
+                self.wake.send_replace(());
             }
             let wake = self.fleet.next_wake().map(Instant::from_std);
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                snapshot = self.subscription.changed() => self.fleet.apply(&snapshot, now()),
+                newest = self.subscription.changed() => {
+                    snapshot = newest;
+                    self.fleet.apply(&snapshot, now());
+                }
                 Some(event) = arrivals.recv() => {
                     self.on_event(event, &mut handles);
                     for _ in 1..BATCH {

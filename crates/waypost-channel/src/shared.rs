@@ -5,10 +5,12 @@ use crate::metrics::Counters;
 use crate::table::{Pace, Table};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
-use waypost_model::Scope;
+use waypost_model::{Scope, Snapshot};
 
 pub(crate) struct Shared {
     pub(crate) table: ArcSwap<Table>,
+    /// The snapshot that the table takes into account: stored after it.
+    pub(crate) applied: ArcSwap<Snapshot>,
     pub(crate) pace: Arc<Pace>,
     pub(crate) budget: Budget,
     pub(crate) counters: Counters,

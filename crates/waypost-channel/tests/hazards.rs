@@ -101,6 +101,17 @@ async fn h41_an_empty_set_fails_at_once_and_says_why() {
     assert!(error.message().contains("no instance is registered any more"), "{}", error.message());
 }
 
+/// What the caller knows to be published is taken into account, though the channel's task has not run since.
+#[tokio::test]
+async fn h41_an_instance_that_was_just_published_is_called() {
+    let (fleet, subscription) = Fleet::of(&[]);
+    let channel = builder(subscription).build();
+    check(&channel).await.unwrap_err();
+    let server = Server::healthy().await;
+    fleet.put(instance(3, server.endpoint()));
+    assert_eq!(served_by(&within(check(&channel)).await.unwrap()), 3);
+}
+
 #[tokio::test]
 async fn h41_a_call_that_waits_for_ready_gets_the_first_instance_that_joins() {
     let (fleet, subscription) = Fleet::of(&[]);
