@@ -197,6 +197,19 @@ impl Bucket {
     }
 }
 
+// === impl Operation ===
+
+impl Operation {
+    /// Bytes of its keys and value.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value, .. } => key.len() + value.len(),
+            Self::Delete { key, .. } => key.len(),
+            Self::DeleteRange { from, to, .. } => from.len() + to.len(),
+        }
+    }
+}
+
 // === impl WriteBatch ===
 
 impl WriteBatch {
@@ -230,6 +243,13 @@ impl WriteBatch {
     pub fn append(&mut self, mut other: Self) {
         self.bytes += other.bytes;
         self.operations.append(&mut other.operations);
+    }
+
+    /// Forgets all changes but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        for operation in self.operations.drain(len.min(self.operations.len())..) {
+            self.bytes -= operation.bytes();
+        }
     }
 
     /// Number of changes.

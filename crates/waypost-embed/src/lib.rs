@@ -10,4 +10,7 @@ pub mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod kv;
+pub mod lease;
+pub mod mvcc;
 pub mod watch;
