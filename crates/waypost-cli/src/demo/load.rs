@@ -41,12 +41,11 @@ impl Load {
             next: AtomicU64::new(0),
             stop: CancellationToken::new(),
         });
-        let end = if plan.keep { None } else { Some(started + plan.duration) };
         let mut callers = JoinSet::new();
         for _ in 0..plan.callers {
             let (shared, client) = (Arc::clone(&shared), GreeterClient::new(channel.clone()));
             let rate = f64::from(plan.rate);
-            callers.spawn(async move { shared.call(client, started, end, rate).await });
+            callers.spawn(async move { shared.call(client, started, rate).await });
         }
         Self { started, shared, callers }
     }
@@ -66,23 +65,15 @@ impl Load {
 // === impl Shared ===
 
 impl Shared {
-    async fn call(
-        &self,
-        mut client: GreeterClient<Channel>,
-        started: Instant,
-        end: Option<Instant>,
-        rate: f64,
-    ) {
+    async fn call(&self, mut client: GreeterClient<Channel>, started: Instant, rate: f64) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 calls")]
             let due = started + Duration::from_secs_f64(number as f64 / rate);
-            if end.is_some_and(|end| due >= end || Instant::now() >= end) {
-                return;
-            }
             tokio::select! {
-                () = tokio::time::sleep_until(due) => {}
+                biased;
                 () = self.stop.cancelled() => return,
+                () = tokio::time::sleep_until(due) => {}
             }
             let mut request = Request::new(HelloRequest { name: format!("caller {number}") });
             request.set_timeout(DEADLINE);

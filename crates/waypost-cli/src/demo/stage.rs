@@ -21,6 +21,9 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::report;
 
+/// How much longer it may take than asked for, on a machine that is too busy to start a process in time.
+const OVERTIME: Duration = Duration::from_secs(10);
+
 /// Everyone who takes part.
 struct Stage<'a> {
     plan: Plan,
@@ -32,6 +35,8 @@ struct Stage<'a> {
     cast: Cast,
     servers: VecDeque<Server>,
     events: Vec<Event>,
+    /// Effects that are still to be seen before it can end.
+    awaited: u32,
     /// Whether every server that was asked to end did so in good order.
     orderly: bool,
     news: mpsc::UnboundedSender<News>,
@@ -100,18 +105,25 @@ pub(crate) async fn run(
         cast,
         servers,
         events: Vec::new(),
+        awaited: 0,
         orderly: true,
         news,
         plan,
     };
     let started = stage.load.started;
+    let mut end = started + stage.plan.duration;
     let mut ticks = tokio::time::interval(stage.board.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         let next = steps.front().map_or(Duration::ZERO, |step| step.at);
         tokio::select! {
             () = interrupt.next() => break,
-            () = tokio::time::sleep_until(started + stage.plan.duration), if !stage.plan.keep => break,
+            () = tokio::time::sleep_until(end), if !stage.plan.keep => {
+                if stage.is_settled() || end > started + stage.plan.duration + OVERTIME {
+                    break;
+                }
+                end += Duration::from_millis(50);
+            }
             () = tokio::time::sleep_until(started + next), if !steps.is_empty() => {
                 if let Some(step) = steps.pop_front() {
                     stage.perform(step).await?;
@@ -134,9 +146,16 @@ impl Stage<'_> {
         self.load.started.elapsed()
     }
 
+    /// Whether everything has had its effect: each server that is up has served.
+    fn is_settled(&self) -> bool {
+        let tally = self.load.tally();
+        self.awaited == 0 && self.servers.iter().all(|server| tally.calls_of(&server.address) > 0)
+    }
+
     async fn perform(&mut self, step: Step) -> anyhow::Result<()> {
         match step.action {
             Action::Join => {
+                self.awaited += 1;
                 let name = format!("greeter-{}", script::SERVERS + 1);
                 let (news, spawner) = (self.news.clone(), Arc::clone(&self.spawner));
                 self.board.tell(Some(self.elapsed()), &format!("{name} is started"))?;
@@ -146,6 +165,7 @@ impl Stage<'_> {
             }
             Action::Kill => {
                 let Some(server) = self.servers.pop_front() else { return Ok(()) };
+                self.awaited += 1;
                 let (name, address) = (server.name.clone(), server.address.clone());
                 let at = self.elapsed();
                 self.watch_for_the_end(&address, at)?;
@@ -155,6 +175,7 @@ impl Stage<'_> {
             }
             Action::Drain => {
                 let Some(server) = self.servers.pop_front() else { return Ok(()) };
+                self.awaited += 1;
                 let (name, address) = (server.name.clone(), server.address.clone());
                 let at = self.elapsed();
                 let news = self.news.clone();
@@ -201,6 +222,8 @@ impl Stage<'_> {
 
     fn hear(&mut self, news: News) -> anyhow::Result<()> {
         let at = self.elapsed();
+        let awaited = !matches!(&news, News::Seen(event) if event.effect == Effect::KeyExpired);
+        self.awaited = self.awaited.saturating_sub(u32::from(awaited));
         match news {
             News::Seen(event) => {
                 let name = self.cast.name(&event.instance);

@@ -14,7 +14,6 @@ for_each_etcd! {
         let summary = parse(&ran.stdout);
         assert_eq!(summary["failed_calls"], 0);
         let calls = summary["calls"].as_u64().unwrap();
-        assert!((1..=2400).contains(&calls), "{summary}");
         let by_instance = summary["calls_by_instance"].as_object().unwrap();
         assert_eq!(by_instance.len(), 4, "{summary}");
         assert_eq!(by_instance.values().map(|calls| calls.as_u64().unwrap()).sum::<u64>(), calls);

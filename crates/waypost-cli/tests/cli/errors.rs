@@ -131,6 +131,15 @@ for_each_etcd! {
         assert_eq!(ok(&etcd, &["kv", "put", "a", "1", "--user", "root:the-password"]).await, "OK\n");
     }
 
+    async fn an_endpoint_that_is_away_does_not_matter_where_another_serves(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let endpoints = format!("http://127.0.0.1:{}, {}", free_port(), etcd.url());
+        for _ in 0..4 {
+            let ran = run(command(&["kv", "put", "a", "1", "--endpoints", &endpoints])).await;
+            assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        }
+    }
+
     async fn tls_options_are_etcdctls(version: EtcdVersion) {
         let tls = Tls::new();
         let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;
