@@ -210,3 +210,20 @@ fn malformed_records_are_named() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+#[test]
+fn records_of_etcd_are_read_and_written_byte_for_byte() {
+    // As etcd 3.5.1 has them, but for the hash.
+    let user: &[u8] = b"\n\x01u\x12\x04hash\x1a\x01r\"\0";
+    let role: &[u8] = b"\n\x01r\x12\x03\x12\x01a\x12\x06\x12\x01a\x1a\x01b\x12\x08\x08\x01\x12\x01c\x1a\x01d";
+    let mut bench = Bench::new();
+    bench.change(|auth, batch| auth.user_add(batch, "u", hash("hash"))).unwrap();
+    bench.change(|auth, batch| auth.role_add(batch, "r")).unwrap();
+    bench.change(|auth, batch| auth.user_grant_role(batch, "u", "r")).unwrap();
+    for (kind, key, end) in [(Type::Write, "c", "d"), (Type::Read, "a", ""), (Type::Read, "a", "b")] {
+        bench.grant("r", kind, key, end).unwrap();
+    }
+    assert_eq!(bench.backend.get(Bucket::AuthUsers, b"u").unwrap().as_deref(), Some(user));
+    assert_eq!(bench.backend.get(Bucket::AuthRoles, b"r").unwrap().as_deref(), Some(role));
+    assert_eq!(bench.reload().policy().permissions_of("r").unwrap().len(), 3);
+}
