@@ -4,6 +4,7 @@
 //! [`backend::Backend`], and gives answers and effects.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod backend;
 pub mod bolt;
 pub mod error;
