@@ -148,6 +148,13 @@ impl Store {
         self.index.get(key, at)
     }
 
+    /// The version that a key had when the revision before `revision` ended; `None` if it was not there, or if that is
+    /// compacted.
+    pub fn before(&self, key: &[u8], revision: i64) -> Option<Revision> {
+        let at = revision.checked_sub(1).filter(|at| *at >= self.compacted)?;
+        self.index.get(key, at).map(|found| found.revision)
+    }
+
     /// The live keys of a span as of revision `at`, ascending.
     pub fn range<'a>(&'a self, span: Span<'a>, at: i64) -> impl DoubleEndedIterator<Item = (&'a Key, Found)> {
         self.index.range(span, at)

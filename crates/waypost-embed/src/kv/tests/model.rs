@@ -8,7 +8,8 @@ use waypost_proto::mvccpb::Event;
 
 use super::naive::Naive;
 use super::*;
-use crate::mvcc::{Change, changes, previous};
+use crate::mvcc::{Change, Past, changes, previous};
+use crate::watch::History as _;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -271,9 +272,16 @@ fn the_value_before_a_change_is_gone_once_compacted() {
     server.set("a", "1");
     let applied = server.space.put(&server.backend, put("a", "2"));
     let change = server.finish(applied).unwrap().changes.remove(0);
+    let past = |server: &Server, revision| {
+        let past = Past::new(&server.backend, |key, revision| server.space.store().before(key, revision));
+        past.before(b"a", revision).unwrap().map(|kv| kv.value)
+    };
     assert!(previous(&server.backend, change.previous).unwrap().is_some());
+    assert_eq!((past(&server, 2), past(&server, 3)), (None, Some("1".into())));
     server.compact(3).unwrap();
+    assert_eq!((past(&server, 3), past(&server, 4)), (None, Some("2".into())));
     server.space.compaction_step(10);
     server.commit();
     assert_eq!(previous(&server.backend, change.previous).unwrap(), None);
+    assert_eq!(past(&server, i64::MIN), None);
 }
