@@ -3,6 +3,7 @@
 mod progress;
 mod rules;
 mod slow;
+mod store;
 
 use bytes::Bytes;
 use waypost_proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchResponse};
