@@ -18,7 +18,10 @@ use tokio::{sync::mpsc, time::Instant};
 use waypost_etcd::{EventKind, WatchEvent, WatchId, Watcher};
 
 pub(crate) use self::seat::{Published, Replies, Reply, Seat, SeatId};
-use self::{tenure::Tenure, work::Done};
+use self::{
+    tenure::{LINGER, Tenure},
+    work::Done,
+};
 use crate::{
     context::Context,
     error::RegisterError,
@@ -37,6 +40,8 @@ pub(crate) struct Driver {
     tenure: Tenure,
     /// The lease outlives its last registration, until [`Command::Close`].
     hold_lease: bool,
+    /// Since when the lease that is held has no registration.
+    vacated: Option<Instant>,
     watcher: Watcher,
     watches: HashMap<WatchId, (SeatId, u8)>,
     /// To be asked for their next step.
@@ -102,6 +107,7 @@ impl Driver {
             seats: BTreeMap::new(),
             tenure: Tenure::Vacant,
             hold_lease: false,
+            vacated: None,
             watches: HashMap::new(),
             ready: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -148,7 +154,9 @@ impl Driver {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        [&self.grant, &self.write, &self.check].into_iter().filter_map(|retry| retry.at).min()
+        let revoke = self.vacated.filter(|_| !self.hold_lease).map(|vacated| vacated + LINGER);
+        let retries = [&self.grant, &self.write, &self.check].into_iter().filter_map(|retry| retry.at);
+        retries.chain(revoke).min()
     }
 
     fn obey(&mut self, command: Command) {

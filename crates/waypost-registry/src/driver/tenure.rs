@@ -1,11 +1,16 @@
 //! The lease of a group: granted, kept, lost, granted anew, and in the end revoked.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use waypost_etcd::{Error, KeptLease, Lease, LeaseState};
 
 use crate::{driver::Driver, machine::Event};
+
+/// How long a lease outlives its last key. etcd does not tell a reader why a key was deleted; one whose set is empty
+/// by that asks for the lease, and takes a lease that is gone for one that has expired, whose instances may be alive.
+/// So the keys are deleted first, and the lease is revoked when such a question has been answered.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a group stands with its lease.
 pub(crate) enum Tenure {
@@ -15,7 +20,7 @@ pub(crate) enum Tenure {
     Granting,
     /// It is kept alive.
     Held { kept: KeptLease, state: watch::Receiver<LeaseState>, suspect: bool },
-    /// Everybody has left: it is not renewed any more, and is to be revoked.
+    /// Everybody has left, some time ago: it is not renewed any more, and is to be revoked.
     Ending { lease: i64, in_flight: bool },
 }
 
@@ -105,10 +110,16 @@ impl Driver {
     }
 
     /// Gives the lease up when nobody needs it any more, and asks for one when somebody does.
-    pub(crate) fn review_tenure(&mut self) {
+    pub(crate) fn review_tenure(&mut self, now: Instant) {
         let wanted = self.seats.values().any(|seat| !seat.member.is_leaving());
+        self.vacated = match &self.tenure {
+            Tenure::Held { .. } if self.seats.is_empty() => self.vacated.or(Some(now)),
+            _ => None,
+        };
         match &mut self.tenure {
-            Tenure::Held { kept, .. } if !wanted && !self.hold_lease => {
+            Tenure::Held { kept, .. }
+                if !self.hold_lease && self.vacated.is_some_and(|vacated| now >= vacated + LINGER) =>
+            {
                 self.tenure = Tenure::Ending { lease: kept.id(), in_flight: false };
                 self.write.at = None;
             }

@@ -32,7 +32,7 @@ impl Driver {
         self.grant.advance(now);
         self.write.advance(now);
         self.check.advance(now);
-        self.review_tenure();
+        self.review_tenure(now);
         if self.write.is_due() {
             let failed = std::mem::take(&mut self.failed);
             self.ready.extend(failed);

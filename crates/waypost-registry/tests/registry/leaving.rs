@@ -31,6 +31,19 @@ for_each_etcd! {
         assert_eq!(get(&client, KEY).await, None);
     }
 
+    async fn the_lease_outlives_its_keys_so_that_readers_can_ask_for_it(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let client = client_of(&etcd);
+        let registry = registry_of(&etcd);
+        let registration = registered(&registry).await;
+        let lease = reaches_registered(&registration).await;
+        registration.deregister().await.unwrap();
+        assert_eq!(get(&client, KEY).await, None);
+        assert!(client.lease_time_to_live(lease, false).await.unwrap().ttl.is_some());
+        registry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(client.lease_time_to_live(lease, false).await.unwrap().ttl, None);
+    }
+
     async fn one_of_many_goes_and_the_others_stay(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         let client = client_of(&etcd);

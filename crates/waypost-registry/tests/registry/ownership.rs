@@ -5,7 +5,7 @@ use std::time::Duration;
 use waypost_etcd::Put;
 use waypost_model::Instance;
 use waypost_registry::{Conflict, LeasePolicy, RegisterError, RegistrationState, Registry, RegistryOptions};
-use waypost_testkit::{Etcd, EtcdVersion, for_each_etcd};
+use waypost_testkit::{Etcd, EtcdVersion, eventually, for_each_etcd};
 
 use crate::support::{
     KEY, PATIENCE, client_of, count, get, greeter, options, reaches, reaches_registered, reaches_suspect,
@@ -179,6 +179,8 @@ for_each_etcd! {
         let second = registry.register(other).unwrap();
         assert_ne!(reaches_registered(&first).await, reaches_registered(&second).await);
         first.deregister().await.unwrap();
-        assert_eq!(client.leases().await.unwrap(), [reaches_registered(&second).await]);
+        let left = [reaches_registered(&second).await];
+        eventually("its lease is revoked", PATIENCE, async || (client.leases().await.unwrap() == left).then_some(()))
+            .await;
     }
 }
