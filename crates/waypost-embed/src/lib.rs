@@ -14,4 +14,5 @@ pub mod fuzzing;
 pub mod kv;
 pub mod lease;
 pub mod mvcc;
+pub mod storage;
 pub mod watch;
