@@ -55,7 +55,7 @@ impl ChannelBuilder {
         self
     }
 
-    /// How long an attempt to connect may take, up to the server's first HTTP/2 frame: 5 s by default. A call that finds no
+    /// How long an attempt to connect may take, up to the server's HTTP/2 greeting: 5 s by default. A call that finds no
     /// endpoint waits for first attempts under way, so this is also the longest that it waits for those.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;

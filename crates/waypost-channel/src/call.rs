@@ -214,10 +214,13 @@ impl<'a> Call<'a> {
         let whole = payload.is_whole();
         let (outgoing, claim) = Outgoing::new(payload);
         let request = self.request(&connection, outgoing);
-        let state = &connection.state;
+        let Connection { mut sender, state, .. } = connection;
         let call = UnderWay::new(Arc::clone(&self.inner.shared), started, self.attempts);
-        let mut sender = connection.sender.clone();
-        let response = match self.deadline.limit(sender.try_send_request(request)).await {
+        let response = sender.try_send_request(request);
+        // A request that is queued just as the connection ends is given back when the last sender is gone, and no sooner: a call
+        // that kept its own while it waits would wait for ever.
+        drop(sender);
+        let response = match self.deadline.limit(response).await {
             Ok(Ok(response)) => response,
             Ok(Err(mut error)) => {
                 let given_back = error.take_message().is_some();

@@ -1,8 +1,9 @@
 //! One HTTP/2 connection: making it, and noticing that it has closed.
 
-use crate::connector::Connector;
+use crate::connector::{Connector, Transport};
 use crate::fleet::ConnectionId;
 use crate::greeting::{Greeted, Greeting};
+use crate::last_words::LastWords;
 use crate::outgoing::Outgoing;
 use crate::settings::Settings;
 use crate::table::Pace;
@@ -48,7 +49,7 @@ struct Tasks {
     abort: CancellationToken,
 }
 
-type Driving = http2::Connection<TokioIo<Greeted<crate::connector::Transport>>, Outgoing, Tasks>;
+type Driving = http2::Connection<TokioIo<Greeted<LastWords<Transport>>>, Outgoing, Tasks>;
 
 /// Per stream, and per connection: a slow reader of one stream must not hold up the seven others that fit.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -95,10 +96,10 @@ impl Attempt {
         tell(What::Closed(cause));
     }
 
-    /// Connects and waits for the server's SETTINGS.
+    /// Connects and waits until the server serves.
     async fn establish(&self, endpoint: &Endpoint) -> Result<(SendRequest<Outgoing>, Driving), Arc<str>> {
         let transport = self.connector.connect(endpoint.clone()).await.map_err(|error| chain(&error))?;
-        let (io, greeting) = Greeted::new(transport);
+        let (io, greeting) = Greeted::new(LastWords::new(transport));
         let mut builder = http2::Builder::new(Tasks { abort: self.abort.clone() });
         builder
             .timer(TokioTimer::new())
@@ -116,7 +117,7 @@ impl Attempt {
             // What it said tells more than that it then hung up.
             biased;
             heard = greeting => match heard {
-                Ok(Greeting::Settings) => Ok((sender, driving)),
+                Ok(Greeting::Http2) => Ok((sender, driving)),
                 Ok(Greeting::Foreign) => Err("what answers there does not speak HTTP/2".into()),
                 Err(_) => Err("closed by the server before it had said anything".into()),
             },

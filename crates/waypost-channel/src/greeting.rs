@@ -1,8 +1,9 @@
-//! Notices the server's first frame.
+//! Notices that a server has begun to serve.
 //!
 //! A TCP connection says little: the kernel of a stopped process accepts them, and so does a load balancer without a backend.
-//! HTTP/2 has the server speak first, with SETTINGS; only after that is a connection ready (so says gRPC too). The HTTP
-//! library does not tell when it came, so the bytes are looked at on their way.
+//! HTTP/2 has the server speak first, with SETTINGS, and acknowledge ours. The first alone is what gRPC asks for; the second
+//! says that the server has read our greeting too. Until then a server that shuts down may close the connection without GOAWAY,
+//! so that a call sent on it would be lost. The HTTP library tells neither, so the bytes are looked at on their way.
 
 use pin_project_lite::pin_project;
 use std::io;
@@ -12,34 +13,78 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 pin_project! {
-    /// Passes everything through; tells once when the server's first frame has begun to arrive.
+    /// Passes everything through; tells once when the server has begun to serve, or turned out to be something else.
     pub(crate) struct Greeted<T> {
         #[pin]
         inner: T,
-        seen: usize,
+        frames: Frames,
         heard: Option<oneshot::Sender<Greeting>>,
     }
 }
 
-/// What a server's first bytes are.
+/// What a server's first frames are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Greeting {
-    /// A SETTINGS frame: it speaks HTTP/2.
-    Settings,
-    /// Something else.
+    /// SETTINGS, and the acknowledgement of ours.
+    Http2,
+    /// It does not begin with SETTINGS.
     Foreign,
 }
 
-/// Where an HTTP/2 frame has its type: after three bytes of length.
-const FRAME_TYPE_AT: usize = 3;
+/// Follows the frames up to the acknowledgement.
+#[derive(Debug, Default)]
+struct Frames {
+    /// Three bytes of length, the type, the flags, four bytes of stream.
+    header: [u8; HEADER],
+    /// How much of the header is there.
+    known: usize,
+    /// How much of the payload is still to come.
+    payload: usize,
+    greeted: bool,
+}
+
+const HEADER: usize = 9;
 const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
+
+// === impl Frames ===
+
+impl Frames {
+    fn read(&mut self, mut bytes: &[u8]) -> Option<Greeting> {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.payload > 0 {
+                let skipped = self.payload.min(bytes.len());
+                self.payload -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            bytes = rest;
+            self.header[self.known] = *first;
+            self.known += 1;
+            if self.known == HEADER {
+                self.known = 0;
+                let [high, mid, low, kind, flags, ..] = self.header;
+                self.payload = usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low);
+                let settings = kind == SETTINGS;
+                if settings && flags & ACK != 0 {
+                    return Some(Greeting::Http2);
+                }
+                if !settings && !self.greeted {
+                    return Some(Greeting::Foreign);
+                }
+                self.greeted = true;
+            }
+        }
+        None
+    }
+}
 
 // === impl Greeted ===
 
 impl<T> Greeted<T> {
     pub(crate) fn new(inner: T) -> (Self, oneshot::Receiver<Greeting>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { inner, seen: 0, heard: Some(sender) }, receiver)
+        (Self { inner, frames: Frames::default(), heard: Some(sender) }, receiver)
     }
 }
 
@@ -52,16 +97,12 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
         let this = self.project();
         let before = buffer.filled().len();
         let polled = this.inner.poll_read(cx, buffer);
-        if this.heard.is_some() {
-            let fresh = &buffer.filled()[before..];
-            if let Some(kind) = fresh.get(FRAME_TYPE_AT - *this.seen) {
-                let greeting = if *kind == SETTINGS { Greeting::Settings } else { Greeting::Foreign };
-                if let Some(heard) = this.heard.take() {
-                    // Nobody listens any more: the attempt was given up.
-                    let _ = heard.send(greeting);
-                }
-            }
-            *this.seen = (*this.seen + fresh.len()).min(FRAME_TYPE_AT);
+        if this.heard.is_some()
+            && let Some(greeting) = this.frames.read(&buffer.filled()[before..])
+            && let Some(heard) = this.heard.take()
+        {
+            // Nobody listens any more: the attempt was given up.
+            let _ = heard.send(greeting);
         }
         polled
     }
@@ -111,14 +152,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_settings_frame_is_known_however_it_is_cut() {
-        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        assert_eq!(greeting(&[&settings]).await, Some(Greeting::Settings));
-        assert_eq!(
-            greeting(&[&settings[..1], &settings[1..3], &settings[3..]]).await,
-            Some(Greeting::Settings)
-        );
-        assert_eq!(greeting(&[&settings[..3]]).await, None);
+    async fn a_server_serves_when_it_has_acknowledged_our_settings_however_its_frames_are_cut() {
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
+        let window = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 255, 255];
+        let ack = [0, 0, 0, 4, 1, 0, 0, 0, 0];
+        let all = [&settings[..], &window, &ack].concat();
+        assert_eq!(greeting(&[&all]).await, Some(Greeting::Http2));
+        let bytes: Vec<_> = all.chunks(1).collect();
+        assert_eq!(greeting(&bytes).await, Some(Greeting::Http2));
+        assert_eq!(greeting(&bytes[..bytes.len() - 5]).await, None);
+        assert_eq!(greeting(&[&settings, &window]).await, None);
+        assert_eq!(greeting(&[&window, &ack]).await, Some(Greeting::Foreign));
         assert_eq!(greeting(&[b"HTTP/1.1 400 Bad Request\r\n"]).await, Some(Greeting::Foreign));
         assert_eq!(greeting(&[]).await, None);
     }

@@ -38,7 +38,8 @@
 //!
 //! # What happens to an instance
 //!
-//! * It is connected to as soon as it is known, with or without traffic, and is offered once its HTTP/2 SETTINGS have come.
+//! * It is connected to as soon as it is known, with or without traffic, and is offered once it has answered as an
+//!   HTTP/2 server does.
 //! * If its connection closes, it is connected to again: at once if the connection had held for a second, otherwise after a
 //!   [`Backoff`].
 //! * If it moves to another address, its old connection stays in use until the new one is ready.
@@ -60,6 +61,7 @@ mod extension;
 mod fleet;
 mod greeting;
 mod incoming;
+mod last_words;
 mod metrics;
 mod outgoing;
 mod settings;
