@@ -1,34 +1,37 @@
 //! The versions of one key.
 //!
-//! A key's life from creation to deletion is a *generation*; a deletion closes it, the next put starts another. Most keys
-//! have one version, which is kept in place; more go to a vector, 24 bytes each.
+//! A key's life from creation to deletion is a *generation*; a deletion closes it, the next put starts another. Most reads
+//! ask for the newest version, and most keys have no other: it is kept in place, and older ones in a vector, 24 bytes each.
 
 use super::index::Found;
 use super::revision::Revision;
 
 /// One change of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version {
+struct Version {
     main: i64,
     /// Number within its generation, from 1; 0 for a deletion.
     number: i64,
     sub: u32,
 }
 
-/// Versions in ascending order of revision; never empty in the index.
-///
-/// Within a generation numbers ascend by one. Only the oldest generation may have lost its beginning (to a compaction),
-/// so `created` is kept for that one, and found by counting back in all others.
+/// The versions of a key, of which there is always one at least.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct History {
+    newest: Version,
+    /// Revision that created the generation of `newest`; 0 if that is a deletion.
     created: i64,
-    versions: Versions,
+    older: Option<Box<Older>>,
 }
 
+/// Versions in ascending order of revision; never empty.
+///
+/// Within a generation numbers ascend by one. Only the oldest generation may have lost its beginning (to a compaction), so
+/// `created` is kept for that one, and found by counting back in all others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Versions {
-    One(Version),
-    Many(Vec<Version>),
+struct Older {
+    created: i64,
+    versions: Vec<Version>,
 }
 
 // === impl Version ===
@@ -38,8 +41,13 @@ impl Version {
         self.number == 0
     }
 
-    pub(super) fn revision(self) -> Revision {
+    fn revision(self) -> Revision {
         Revision::new(self.main, self.sub)
+    }
+
+    /// As a reader sees it.
+    fn found(self, created: i64) -> Option<Found> {
+        (!self.is_tombstone()).then(|| Found { revision: self.revision(), created, version: self.number })
     }
 }
 
@@ -53,7 +61,7 @@ impl History {
 
     /// The oldest put that is stored of a key, created at `created`, with this number.
     pub(super) fn restored(at: Revision, created: i64, number: i64) -> Self {
-        Self { created, versions: Versions::One(Version { main: at.main, number, sub: at.sub }) }
+        Self { newest: Version { main: at.main, number, sub: at.sub }, created, older: None }
     }
 
     /// A deletion of which nothing older is stored.
@@ -63,135 +71,144 @@ impl History {
 
     /// Appends a put; gives back what the key then is.
     pub(super) fn put(&mut self, at: Revision) -> Found {
-        let (created, number) = match self.latest() {
-            Some(live) => (live.created, live.version + 1),
-            None => (at.main, 1),
-        };
-        self.push(Version { main: at.main, number, sub: at.sub });
+        let (created, number) =
+            if self.newest.is_tombstone() { (at.main, 1) } else { (self.created, self.newest.number + 1) };
+        self.push(Version { main: at.main, number, sub: at.sub }, created);
         Found { revision: at, created, version: number }
     }
 
     /// Appends a deletion.
     pub(super) fn tombstone(&mut self, at: Revision) {
-        self.push(Version { main: at.main, number: 0, sub: at.sub });
+        self.push(Version { main: at.main, number: 0, sub: at.sub }, 0);
     }
 
     /// The newest version, if the key is live.
     pub(super) fn latest(&self) -> Option<Found> {
-        self.found(self.as_slice().len().checked_sub(1)?)
+        self.newest.found(self.created)
     }
 
     /// What the key is at revision `at`, if it is live then.
     pub(super) fn at(&self, at: i64) -> Option<Found> {
-        self.found(self.count_up_to(at).checked_sub(1)?)
+        if self.newest.main <= at {
+            return self.latest();
+        }
+        let older = self.older.as_deref()?;
+        older.found(older.count_up_to(at).checked_sub(1)?)
     }
 
     /// Revision of the newest change.
-    pub(super) fn modified(&self) -> Option<Revision> {
-        self.as_slice().last().map(|version| version.revision())
+    pub(super) fn modified(&self) -> Revision {
+        self.newest.revision()
     }
 
-    /// Removes every version above revision `kept`; true if none is left.
+    /// Removes every version above revision `kept`; true if none is left, and the key has to go.
+    #[must_use]
     pub(super) fn roll_back(&mut self, kept: i64) -> bool {
-        let count = self.count_up_to(kept);
-        match &mut self.versions {
-            Versions::One(_) => count == 0,
-            Versions::Many(versions) => {
-                versions.truncate(count);
-                versions.is_empty()
-            }
+        if self.newest.main <= kept {
+            return false;
         }
+        let Some(older) = self.older.as_deref_mut() else { return true };
+        let Some(place) = older.count_up_to(kept).checked_sub(1) else { return true };
+        self.created = older.found(place).map_or(0, |found| found.created);
+        self.newest = older.versions[place];
+        older.versions.truncate(place);
+        if older.versions.is_empty() {
+            self.older = None;
+        }
+        false
     }
 
-    /// The versions that nobody can ask for once everything below revision `at` is compacted. The newest at or below `at`
-    /// stays if it is live, or if it is a deletion at exactly `at`, which a watch from `at` still has to tell.
+    /// The versions that nobody can ask for once everything below revision `at` is compacted, deletions marked. The newest
+    /// at or below `at` stays if it is live, or if it is a deletion at exactly `at`, which a watch from `at` still tells.
     pub(super) fn obsolete(&self, at: i64) -> impl Iterator<Item = (Revision, bool)> {
-        let keep = self.keep_from(at);
-        self.as_slice()[..keep].iter().map(|version| (version.revision(), version.is_tombstone()))
+        (0..self.keep_from(at))
+            .filter_map(|place| self.version(place))
+            .map(|version| (version.revision(), version.is_tombstone()))
     }
 
-    /// Drops what [`obsolete`](Self::obsolete) lists; true if nothing is left.
+    /// Drops what [`obsolete`](Self::obsolete) lists; true if nothing is left, and the key has to go.
+    #[must_use]
     pub(super) fn compact(&mut self, at: i64) -> bool {
         let keep = self.keep_from(at);
         if keep == 0 {
             return false;
         }
-        let created = self.as_slice().get(keep).map(|_| self.created_of(keep));
-        match &mut self.versions {
-            Versions::One(_) => return true,
-            Versions::Many(versions) => {
-                versions.drain(..keep);
-                match versions.as_slice() {
-                    [] => return true,
-                    [one] => self.versions = Versions::One(*one),
-                    _ => versions.shrink_to_fit(),
-                }
-            }
+        let Some(older) = self.older.as_deref_mut() else { return true };
+        if keep > older.versions.len() {
+            return true;
         }
-        self.created = created.unwrap_or_default();
+        if keep == older.versions.len() {
+            self.older = None;
+        } else {
+            older.created = older.found(keep).map_or(0, |found| found.created);
+            older.versions.drain(..keep);
+            older.versions.shrink_to_fit();
+        }
         false
     }
 
-    fn as_slice(&self) -> &[Version] {
-        match &self.versions {
-            Versions::One(version) => std::slice::from_ref(version),
-            Versions::Many(versions) => versions,
-        }
-    }
-
-    /// Number of versions at or below revision `at`.
-    fn count_up_to(&self, at: i64) -> usize {
-        let versions = self.as_slice();
-        match versions.last() {
-            Some(last) if last.main <= at => versions.len(),
-            _ => versions.partition_point(|version| version.main <= at),
+    /// By age, the oldest first.
+    fn version(&self, place: usize) -> Option<Version> {
+        let older = self.older.as_deref().map_or(&[][..], |older| &older.versions);
+        match older.get(place) {
+            Some(version) => Some(*version),
+            None => (place == older.len()).then_some(self.newest),
         }
     }
 
     fn keep_from(&self, at: i64) -> usize {
-        let versions = self.as_slice();
-        let count = self.count_up_to(at);
-        let exact = versions[..count].partition_point(|version| version.main < at);
-        if let Some(first) = versions[exact..count].iter().position(|version| version.is_tombstone()) {
-            return exact + first;
+        let older = self.older.as_deref();
+        let count = if self.newest.main <= at {
+            older.map_or(0, |older| older.versions.len()) + 1
+        } else {
+            older.map_or(0, |older| older.count_up_to(at))
+        };
+        let mut keep = count;
+        for place in (0..count).rev() {
+            match self.version(place) {
+                Some(version) if version.main == at && version.is_tombstone() => keep = place,
+                Some(version) if place + 1 == count && !version.is_tombstone() => keep = place,
+                Some(version) if version.main == at => {}
+                _ => break,
+            }
         }
-        match versions[..count].last() {
-            Some(newest) if !newest.is_tombstone() => count - 1,
-            _ => count,
+        keep
+    }
+
+    fn push(&mut self, version: Version, created: i64) {
+        let versions = match &mut self.older {
+            Some(older) => &mut older.versions,
+            older @ None => {
+                let first = Older { created: self.created, versions: Vec::new() };
+                &mut older.insert(Box::new(first)).versions
+            }
+        };
+        // Grows by a quarter: a key that changes often would otherwise hold up to twice its versions.
+        if versions.len() == versions.capacity() {
+            versions.reserve_exact((versions.len() / 4).max(1));
         }
+        versions.push(self.newest);
+        self.newest = version;
+        self.created = created;
+    }
+}
+
+// === impl Older ===
+
+impl Older {
+    /// Number of versions at or below revision `at`.
+    fn count_up_to(&self, at: i64) -> usize {
+        self.versions.partition_point(|version| version.main <= at)
     }
 
     fn found(&self, place: usize) -> Option<Found> {
-        let version = self.as_slice().get(place)?;
-        (!version.is_tombstone()).then(|| Found {
-            revision: version.revision(),
-            created: self.created_of(place),
-            version: version.number,
-        })
-    }
-
-    /// The revision that created the generation of the put at `place`.
-    fn created_of(&self, place: usize) -> i64 {
-        let versions = self.as_slice();
-        let number = versions.get(place).map_or(0, |version| version.number);
-        let back = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        match place.checked_sub(back).and_then(|first| versions.get(first)) {
+        let version = *self.versions.get(place)?;
+        let back = usize::try_from(version.number.checked_sub(1)?).unwrap_or(usize::MAX);
+        let created = match place.checked_sub(back).and_then(|first| self.versions.get(first)) {
             Some(first) => first.main,
             None => self.created,
-        }
-    }
-
-    fn push(&mut self, version: Version) {
-        match &mut self.versions {
-            Versions::One(one) => self.versions = Versions::Many(vec![*one, version]),
-            Versions::Many(versions) => {
-                // Grows by a quarter: a key that changes often would otherwise hold up to twice its versions.
-                if versions.len() == versions.capacity() {
-                    versions.reserve_exact((versions.len() / 4).max(2));
-                }
-                versions.push(version);
-            }
-        }
+        };
+        version.found(created)
     }
 }
 

@@ -155,7 +155,7 @@ impl Index {
             });
         };
         let history = self.keys.get_mut(key)?;
-        let follows = history.modified() < Some(at)
+        let follows = history.modified() < at
             && match history.latest() {
                 Some(live) => live.created == created && live.version + 1 == number,
                 None => starts,
@@ -170,7 +170,7 @@ impl Index {
     pub(super) fn restore_tombstone(&mut self, key: &[u8], at: Revision, compacted: i64) -> bool {
         match self.keys.get_mut(key) {
             Some(history) => {
-                let follows = history.modified() < Some(at) && history.latest().is_some();
+                let follows = history.modified() < at && history.latest().is_some();
                 if follows {
                     history.tombstone(at);
                 }

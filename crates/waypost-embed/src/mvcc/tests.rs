@@ -8,6 +8,7 @@ use waypost_proto::mvccpb::KeyValue;
 
 use super::*;
 use crate::backend::{Backend, Bucket, MemoryBackend, WriteBatch};
+use crate::error::Refusal;
 
 fn kv(key: &'static str, created: i64, modified: i64, version: i64) -> KeyValue {
     KeyValue {
@@ -70,6 +71,15 @@ fn a_half_removed_history_of_etcd_is_taken_up() {
     assert_eq!(dropped.len(), 3, "two versions and the record of having finished");
     store.committed();
     assert_eq!(store.get(b"b", 9).unwrap().version, 1);
+}
+
+#[test]
+fn the_revision_is_at_least_the_compacted_one() {
+    // Up to 3.5 etcd removes a deletion at the compacted revision too.
+    let mut store = load(&[], &[("scheduledCompactRev", 10), ("finishedCompactRev", 10)]).unwrap();
+    assert_eq!((store.revision(), store.compacted(), store.is_compacting()), (10, 10, false));
+    assert_eq!(store.compact(10), Err(Refusal::Compacted));
+    assert_eq!(store.begin().target(), 11);
 }
 
 #[test]
