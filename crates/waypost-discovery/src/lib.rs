@@ -42,7 +42,6 @@
 
 #![forbid(unsafe_code)]
 
-mod backoff;
 pub mod cache;
 mod core;
 mod discovery;

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod backoff;
 mod call;
 mod client;
 mod coordination;
@@ -31,6 +32,7 @@ pub use waypost_proto::etcdserverpb::{
 };
 pub use waypost_proto::mvccpb::KeyValue;
 
+pub use self::backoff::Backoff;
 pub use self::client::Client;
 pub use self::coordination::Leadership;
 pub use self::error::{Error, ErrorKind};

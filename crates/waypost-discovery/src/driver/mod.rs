@@ -28,11 +28,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt};
 use waypost_etcd::{
-    Client, Error, ErrorKind, Event as EtcdEvent, EventKind, WatchEvent, WatchId, WatchSpec, Watcher,
+    Backoff, Client, Error, ErrorKind, Event as EtcdEvent, EventKind, WatchEvent, WatchId, WatchSpec, Watcher,
 };
 use waypost_model::{Existence, Scope};
 
-use crate::backoff::Backoff;
 use crate::cache::Cache;
 use crate::core::{Answer, Core, Effects, Event, Moment, Probe, Publication, Table};
 use crate::discovery::Sets;
@@ -96,6 +95,11 @@ enum Turn {
     ReadAgainLater,
 }
 
+/// Before etcd is asked again. The first time at once.
+fn backoff() -> Backoff {
+    Backoff::eager(Duration::from_millis(100), Duration::from_secs(5))
+}
+
 // === impl Driver ===
 
 impl Driver {
@@ -110,7 +114,7 @@ impl Driver {
             chores: Chores { client: sets.client.clone(), cache, probing: None, next_probe: None },
             counters: sets.counters.clone(),
             changes_counted: 0,
-            backoff: Backoff::default(),
+            backoff: backoff(),
             page_size: *page_size,
             served: None,
             reader,
@@ -248,14 +252,14 @@ impl Driver {
     async fn take(&mut self, event: WatchEvent, watch: &mut Watch) -> Turn {
         match event {
             WatchEvent::Events { watch: id, revision, events } => {
-                self.backoff.reset();
+                self.backoff.succeed();
                 if let Some(span) = watch.span(id) {
                     self.core.apply(span, revision, events.iter().map(told), Moment::now());
                 }
                 Turn::GoOn
             }
             WatchEvent::Progress { revision } => {
-                self.backoff.reset();
+                self.backoff.succeed();
                 self.core.quiet(revision, Moment::now());
                 Turn::GoOn
             }
@@ -298,7 +302,7 @@ impl Driver {
     async fn same_store(&mut self) -> bool {
         // What came before the outage is shown while this is asked.
         self.settle();
-        let mut backoff = Backoff::default();
+        let mut backoff = backoff();
         loop {
             let spans = self.reader.spans.iter().enumerate();
             let spans = spans
@@ -309,7 +313,7 @@ impl Driver {
                 Ok(sights) => return range::recognises(self.core.table(), &sights),
                 Err(error) if error.is_transient() => {
                     self.down(&error);
-                    self.meanwhile(tokio::time::sleep(backoff.next_wait())).await;
+                    self.meanwhile(tokio::time::sleep(backoff.fail(fastrand::f64()))).await;
                 }
                 // Compacted, a future revision, or not for us to read: the range will tell.
                 Err(error) => {
@@ -321,7 +325,7 @@ impl Driver {
     }
 
     async fn pause(&mut self) {
-        let wait = self.backoff.next_wait();
+        let wait = self.backoff.fail(fastrand::f64());
         if !wait.is_zero() {
             self.meanwhile(tokio::time::sleep(wait)).await;
         }

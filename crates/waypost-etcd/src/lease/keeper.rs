@@ -13,12 +13,13 @@ use tonic::Streaming;
 
 use super::schedule::{Action, LeaseLoss, LeaseState, Renewed, Schedule};
 use super::{Lease, seconds};
+use crate::backoff::Backoff;
 use crate::call::{Cluster, Session, endpoint_is_bad, with_leader};
 use crate::client::Client;
 use crate::error::{Error, Operation};
 use crate::proto::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 
-/// After a failed attempt to open the stream, the next one waits this long, doubled up to the longest.
+/// Waits between attempts to open the stream.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -66,7 +67,7 @@ struct Keeper {
     schedule: Schedule,
     states: HashMap<i64, watch::Sender<LeaseState>>,
     stream: Stream,
-    failures: u32,
+    backoff: Backoff,
     /// What went wrong last, for those who are told that their lease is suspect or lost.
     cause: Arc<str>,
 }
@@ -99,7 +100,7 @@ impl LeaseKeeper {
             schedule: Schedule::default(),
             states: HashMap::new(),
             stream: Stream::Closed,
-            failures: 0,
+            backoff: Backoff::eager(FIRST_WAIT, LONGEST_WAIT),
             cause: "no answer from etcd".into(),
         };
         tokio::spawn(keeper.run(inbox));
@@ -174,7 +175,7 @@ impl Keeper {
                 self.states.remove(&id);
                 if self.schedule.is_empty() {
                     self.stream = Stream::Closed;
-                    self.failures = 0;
+                    self.backoff.succeed();
                 }
             }
         }
@@ -270,7 +271,7 @@ impl Keeper {
 
     fn answered(&mut self, answer: &LeaseKeepAliveResponse) {
         let now = Instant::now();
-        self.failures = 0;
+        self.backoff.succeed();
         if let Stream::Open(opened) = &self.stream {
             self.cluster.pool.worked(&opened.session.link);
         }
@@ -291,11 +292,8 @@ impl Keeper {
             self.stream = Stream::Closed;
             return;
         }
-        // The first time at once, since another endpoint may serve; then with full jitter.
-        let most = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(LONGEST_WAIT);
-        let wait = if self.failures == 0 { Duration::ZERO } else { most.mul_f64(fastrand::f64()) };
-        self.failures = self.failures.saturating_add(1);
-        self.stream = Stream::Waiting(Instant::now() + wait);
+        // The first time at once, since another endpoint may serve.
+        self.stream = Stream::Waiting(Instant::now() + self.backoff.fail(fastrand::f64()));
     }
 
     fn lose(&mut self, id: i64, cause: LeaseLoss) {

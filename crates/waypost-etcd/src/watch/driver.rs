@@ -10,14 +10,18 @@ use tonic::{Status, Streaming};
 
 use super::core::{Verdict, Watches};
 use super::{WatchEvent, WatchId, WatchSpec};
+use crate::backoff::Backoff;
 use crate::call::{Cluster, Session, endpoint_is_bad, with_leader};
 use crate::error::Error;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 
-/// After a failed attempt to resume, the next one waits up to this long, doubled up to the longest.
+/// Waits between attempts to resume; the first is made at once.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// A stream that has answered for this long was worth opening. One that is closed again at once is not tried at full
+/// speed.
+const PROVEN: Duration = Duration::from_millis(100);
 
 /// What the owner asks of the task.
 #[derive(Debug)]
@@ -31,8 +35,7 @@ struct Driver {
     watches: Watches,
     inbox: mpsc::UnboundedReceiver<Command>,
     outbox: mpsc::Sender<WatchEvent>,
-    /// Attempts since the last answer.
-    failures: u32,
+    backoff: Backoff,
     /// The consumer knows of the outage.
     interrupted: bool,
     /// The token was renewed since the last answer.
@@ -65,8 +68,15 @@ pub(super) async fn run(
     outbox: mpsc::Sender<WatchEvent>,
 ) {
     let watches = Watches::default();
-    let mut driver =
-        Driver { cluster, watches, inbox, outbox, failures: 0, interrupted: false, token_renewed: false };
+    let mut driver = Driver {
+        cluster,
+        watches,
+        inbox,
+        outbox,
+        backoff: Backoff::eager(FIRST_WAIT, LONGEST_WAIT),
+        interrupted: false,
+        token_renewed: false,
+    };
     loop {
         if driver.watches.is_empty() {
             match driver.inbox.recv().await {
@@ -141,7 +151,8 @@ impl Driver {
     }
 
     async fn serve(&mut self, mut stream: Stream) -> Left {
-        let mut heard = Instant::now();
+        let opened = Instant::now();
+        let mut heard = opened;
         let mut asked = false;
         loop {
             let patience =
@@ -180,7 +191,9 @@ impl Driver {
                     return self.broken(&stream.session, status).await;
                 }
             };
-            self.failures = 0;
+            if opened.elapsed() >= PROVEN {
+                self.backoff.succeed();
+            }
             self.token_renewed = false;
             self.cluster.pool.worked(&stream.session.link);
             let may_renew = self.cluster.auth.has_credentials();
@@ -235,10 +248,7 @@ impl Driver {
             self.interrupted = true;
             self.outbox.send(WatchEvent::Interrupted { cause }).await.map_err(|_| Dropped)?;
         }
-        let most = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(LONGEST_WAIT);
-        let wait = if self.failures == 0 { Duration::ZERO } else { most.mul_f64(fastrand::f64()) };
-        self.failures = self.failures.saturating_add(1);
-        let until = Instant::now() + wait;
+        let until = Instant::now() + self.backoff.fail(fastrand::f64());
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Ok(()),

@@ -15,7 +15,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
-use waypost_etcd::{EventKind, WatchEvent, WatchId, Watcher};
+use waypost_etcd::{Backoff, EventKind, WatchEvent, WatchId, Watcher};
 
 pub(crate) use self::seat::{Published, Replies, Reply, Seat, SeatId};
 use self::{
@@ -25,7 +25,7 @@ use self::{
 use crate::{
     context::Context,
     error::RegisterError,
-    machine::{Backoff, Event, GroupId, Sight, edit::Amendment},
+    machine::{Event, GroupId, Sight, edit::Amendment},
 };
 
 /// Watch events that are taken in before writes are started again.

@@ -100,7 +100,7 @@ impl Driver {
                 self.tenure = Tenure::Vacant;
                 self.context.metrics.retries.inc();
                 self.grant.later();
-                match self.grant.backoff.attempt() {
+                match self.grant.backoff.failures() {
                     1 => tracing::warn!(%error, "no lease was granted, and will be asked for until one is"),
                     attempt => tracing::debug!(%error, attempt, "no lease was granted"),
                 }

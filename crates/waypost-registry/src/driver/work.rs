@@ -188,7 +188,7 @@ impl Driver {
             self.write.later();
         }
         let instances = tickets.len();
-        match self.write.backoff.attempt() {
+        match self.write.backoff.failures() {
             1 => tracing::warn!(%error, instances, "a write failed, and will be tried until it succeeds"),
             attempt => tracing::debug!(%error, instances, attempt, "a write failed"),
         }

@@ -1,6 +1,5 @@
 //! The rules of registration, without I/O, clock or randomness: events go in, steps to take and states come out.
 
-pub(crate) mod backoff;
 pub(crate) mod edit;
 mod event;
 pub(crate) mod member;
@@ -11,7 +10,6 @@ pub(crate) mod placement;
 mod simulation;
 mod view;
 
-pub(crate) use self::backoff::Backoff;
 pub(crate) use self::event::{Event, Guard, Outcome, Removal, Step, Ticket, Write};
 pub(crate) use self::member::Member;
 pub(crate) use self::owned::OwnedLeases;
