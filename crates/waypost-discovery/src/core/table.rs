@@ -259,6 +259,8 @@ impl Table {
                 changes.push(Change { key, before: Some(before), after: None, lease });
             }
         }
+        // Neighbours go to neighbouring places of the ordered set that they are applied to.
+        changes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         changes
     }
 
