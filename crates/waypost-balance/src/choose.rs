@@ -3,7 +3,7 @@
 use crate::{EndpointState, Gate, PickRequest};
 use std::sync::Arc;
 
-/// How good an endpoint is for a call; the lower, the better. `None`: not at all.
+/// How good an endpoint is for a call; the lower, the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     Fresh,
@@ -12,6 +12,7 @@ pub(crate) enum Rank {
     TriedEjected,
 }
 
+/// `None`: the endpoint takes no calls at all.
 pub(crate) fn rank(endpoint: &Arc<EndpointState>, request: &PickRequest<'_>) -> Option<Rank> {
     match (endpoint.gate(), request.excludes(endpoint)) {
         (Gate::Closed, _) => None,
@@ -20,6 +21,10 @@ pub(crate) fn rank(endpoint: &Arc<EndpointState>, request: &PickRequest<'_>) -> 
         (Gate::Open, true) => Some(Rank::Tried),
         (Gate::Ejected, true) => Some(Rank::TriedEjected),
     }
+}
+
+pub(crate) fn is_fresh(endpoint: &Arc<EndpointState>, request: &PickRequest<'_>) -> bool {
+    rank(endpoint, request) == Some(Rank::Fresh)
 }
 
 /// The best endpoint by rank, going round from `start`; among equals the first. Looks at each endpoint once.
@@ -41,11 +46,70 @@ pub(crate) fn best_from(
     best
 }
 
+/// One of the endpoints of the best rank, at random by weight. Those of weight 0 come after all others of their rank, and are
+/// equal among themselves. Looks at each endpoint twice at most.
+pub(crate) fn draw_best(
+    ready: &[Arc<EndpointState>],
+    weight: impl Fn(usize) -> u32,
+    request: &PickRequest<'_>,
+) -> Option<usize> {
+    let place = |index: usize| rank(&ready[index], request).map(|rank| (rank, weight(index) == 0));
+    let mut best = None;
+    let mut total = 0_u64;
+    for index in 0..ready.len() {
+        match (place(index), best) {
+            (None, _) => {}
+            (Some(place), Some((known, _))) if place > known => {}
+            (Some(place), Some((known, _))) if place == known => {
+                total = total.saturating_add(u64::from(weight(index).max(1)));
+            }
+            (Some(place), _) => {
+                best = Some((place, index));
+                total = u64::from(weight(index).max(1));
+            }
+        }
+    }
+    let (best, first) = best?;
+    let mut left = scale((request.random)(), total);
+    for index in (first..ready.len()).filter(|&index| place(index) == Some(best)) {
+        match left.checked_sub(u64::from(weight(index).max(1))) {
+            Some(rest) => left = rest,
+            None => return Some(index),
+        }
+    }
+    // A gate has closed between the two looks.
+    Some(first)
+}
+
+/// Draws two endpoints and takes the one with the lower load (power of two choices), or whichever is of the better rank.
+pub(crate) fn lesser_of_two<L: PartialOrd>(
+    ready: &[Arc<EndpointState>],
+    load: impl Fn(&EndpointState) -> L,
+    request: &PickRequest<'_>,
+) -> Option<usize> {
+    let settle = |drawn: usize| match rank(ready.get(drawn)?, request) {
+        Some(Rank::Fresh) => Some((drawn, Rank::Fresh)),
+        _ => best_from(ready, drawn, request),
+    };
+    let count = ready.len();
+    let (first, first_rank) = settle(below((request.random)(), count))?;
+    if count == 1 {
+        return Some(first);
+    }
+    // One of the others, counted from the first, so that the two are never the same endpoint.
+    let (second, second_rank) = settle((first + 1 + below((request.random)(), count - 1)) % count)?;
+    let keep_first = first_rank < second_rank
+        || (first_rank == second_rank && load(&ready[first]) <= load(&ready[second]));
+    Some(if keep_first { first } else { second })
+}
+
 /// Maps a uniform `u64` to `0..bound` (0 for an empty range), by multiplication rather than by division.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the product shifted right by 64 is below `bound`, a usize"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the result is below `bound`, a usize")]
 pub(crate) fn below(random: u64, bound: usize) -> usize {
-    ((u128::from(random) * bound as u128) >> 64) as usize
+    scale(random, bound as u64) as usize
+}
+
+/// Maps a uniform `u64` to `0..bound` (0 for an empty range).
+pub(crate) fn scale(random: u64, bound: u64) -> u64 {
+    ((u128::from(random) * u128::from(bound)) >> 64) as u64
 }

@@ -1,11 +1,12 @@
 //! One endpoint as pickers and calls see it: what it is, whether it takes calls, and what it carries.
 
+use crate::latency::{Gauge, Latency, Sample, Tick};
 use crate::padded::CachePadded;
 use arc_swap::ArcSwap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use waypost_model::{Endpoint, Instance, InstanceKey};
 
 /// One endpoint, shared between the picker and the calls that run on it.
@@ -18,6 +19,8 @@ pub struct EndpointState {
     since: Instant,
     /// [`CLOSED`] and [`EJECTED`] are independent: a connection that comes back does not end an ejection.
     gate: CachePadded<AtomicU8>,
+    /// When its slow start began, in nanoseconds from `since`; [`UNSET`] until its first call after it came or came back.
+    warming: AtomicU64,
     load: CachePadded<Load>,
 }
 
@@ -54,19 +57,24 @@ pub enum Outcome {
 pub struct Started {
     state: Arc<EndpointState>,
     at: Instant,
+    /// Its latency is recorded: [`answered`](Self::answered) was called.
+    measured: bool,
     finished: bool,
 }
 
 const CLOSED: u8 = 1;
 const EJECTED: u8 = 2;
+const UNSET: u64 = u64::MAX;
 
 /// What every call writes.
 #[derive(Debug, Default)]
 struct Load {
     in_flight: AtomicU32,
     calls: AtomicU64,
+    successes: AtomicU64,
     failures: AtomicU64,
     consecutive_failures: AtomicU32,
+    latency: Latency,
 }
 
 // === impl EndpointState ===
@@ -77,7 +85,8 @@ impl EndpointState {
         let gate = CachePadded::default();
         AtomicU8::store(&gate, CLOSED, Ordering::Relaxed);
         let registered = ArcSwap::from_pointee((key, instance));
-        Self { endpoint, registered, since: now, gate, load: CachePadded::default() }
+        let warming = AtomicU64::new(UNSET);
+        Self { endpoint, registered, since: now, gate, warming, load: CachePadded::default() }
     }
 
     /// Which instance this is.
@@ -101,7 +110,7 @@ impl EndpointState {
         self.registered.store(Arc::new((key, instance)));
     }
 
-    /// When this endpoint became known: the start of its slow start.
+    /// When this endpoint became known.
     pub fn since(&self) -> Instant {
         self.since
     }
@@ -135,9 +144,36 @@ impl EndpointState {
         self.gate.fetch_or(EJECTED, Ordering::AcqRel) & EJECTED == 0
     }
 
-    /// Ends an ejection. Returns `false` if there was none.
+    /// Ends an ejection: it takes calls again, with a [slow start](crate::SlowStart) where there is one, and with no failures in
+    /// a row. Returns `false` if it was not ejected.
     pub fn readmit(&self) -> bool {
+        self.load.consecutive_failures.store(0, Ordering::Relaxed);
+        self.restart_slow_start();
+        self.lift_ejection()
+    }
+
+    /// Takes calls for the time being: nothing is forgotten. Returns `false` if it was not ejected.
+    pub(crate) fn lift_ejection(&self) -> bool {
         self.gate.fetch_and(!EJECTED, Ordering::AcqRel) & EJECTED != 0
+    }
+
+    /// The next call begins its slow start.
+    pub(crate) fn restart_slow_start(&self) {
+        self.warming.store(UNSET, Ordering::Relaxed);
+    }
+
+    /// How long it has been taking calls since it came or came back. Asked for the first time, that is no time.
+    pub(crate) fn warm_for(&self, now: Instant) -> Duration {
+        let now = u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(UNSET - 1);
+        let begun = match self.warming.load(Ordering::Relaxed) {
+            // Whoever comes second here comes at the same time: its store changes nothing that matters.
+            UNSET => {
+                self.warming.store(now, Ordering::Relaxed);
+                now
+            }
+            begun => begun,
+        };
+        Duration::from_nanos(now.saturating_sub(begun))
     }
 
     /// Calls that have started here and have not ended, streams included.
@@ -150,6 +186,11 @@ impl EndpointState {
         self.load.calls.load(Ordering::Relaxed)
     }
 
+    /// Calls that ended as [`Outcome::Ok`].
+    pub fn successes(&self) -> u64 {
+        self.load.successes.load(Ordering::Relaxed)
+    }
+
     /// Calls that ended as [`Outcome::Failed`] or [`Outcome::Lost`].
     pub fn failures(&self) -> u64 {
         self.load.failures.load(Ordering::Relaxed)
@@ -160,20 +201,51 @@ impl EndpointState {
         self.load.consecutive_failures.load(Ordering::Relaxed)
     }
 
+    /// How long its calls take at present, by the average that [`PeakEwma`](crate::PeakEwma) keeps: it follows rises at once, falls
+    /// slowly, and counts failures as slowness. `None` before the first call has ended, and under policies that do not measure.
+    pub fn latency(&self, now: Instant) -> Option<Duration> {
+        let seconds = self.load.latency.estimate(self.tick(now))?;
+        Some(Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX))
+    }
+
+    /// The same, in seconds.
+    pub(crate) fn latency_seconds(&self, now: Instant) -> Option<f32> {
+        self.load.latency.estimate(self.tick(now))
+    }
+
+    /// Measures latency from now on.
+    pub(crate) fn measure(&self, gauge: Gauge) {
+        self.load.latency.measure(gauge);
+    }
+
+    fn tick(&self, now: Instant) -> Tick {
+        Tick::at(now.saturating_duration_since(self.since))
+    }
+
     /// A call starts here.
     pub fn started(self: &Arc<Self>, now: Instant) -> Started {
         self.load.in_flight.fetch_add(1, Ordering::Relaxed);
-        Started { state: Arc::clone(self), at: now, finished: false }
+        Started { state: Arc::clone(self), at: now, measured: false, finished: false }
     }
 
-    fn ended(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Ok => self.load.consecutive_failures.store(0, Ordering::Relaxed),
+    /// A call has ended. `took` is how long it took, unless that is not known or was recorded before.
+    fn ended(&self, outcome: Outcome, at: Instant, took: Option<Duration>) {
+        let sample = match outcome {
+            Outcome::Ok => {
+                self.load.successes.fetch_add(1, Ordering::Relaxed);
+                self.load.consecutive_failures.store(0, Ordering::Relaxed);
+                took.map(Sample::Answered)
+            }
             Outcome::Failed | Outcome::Lost => {
                 self.load.failures.fetch_add(1, Ordering::Relaxed);
-                self.load.consecutive_failures.fetch_add(1, Ordering::Relaxed);
+                let before = self.load.consecutive_failures.fetch_add(1, Ordering::Relaxed);
+                Some(Sample::Failed(took.unwrap_or_default(), before.saturating_add(1)))
             }
-            Outcome::Cancelled | Outcome::NotSent => {}
+            Outcome::Cancelled => took.map(Sample::AtLeast),
+            Outcome::NotSent => None,
+        };
+        if let Some(sample) = sample {
+            self.load.latency.record(self.tick(at), sample);
         }
         if outcome != Outcome::NotSent {
             self.load.calls.fetch_add(1, Ordering::Relaxed);
@@ -209,17 +281,29 @@ impl Started {
         self.at
     }
 
-    /// The call has ended at `now`.
-    pub fn finished(mut self, _now: Instant, outcome: Outcome) {
+    /// The first answer has come at `now`: latency is measured up to here rather than to the end. For calls that go on for long after
+    /// it, as streams do: how long they last says nothing about the endpoint.
+    pub fn answered(&mut self, now: Instant) {
+        if !self.measured {
+            self.measured = true;
+            let took = now.saturating_duration_since(self.at);
+            self.state.load.latency.record(self.state.tick(now), Sample::Answered(took));
+        }
+    }
+
+    /// The call has ended at `now`. Its latency is recorded, unless it was [answered](Self::answered) before: of a call that went well
+    /// as it is, of one that failed as slowness, of one that was cancelled as "at least so long".
+    pub fn finished(mut self, now: Instant, outcome: Outcome) {
         self.finished = true;
-        self.state.ended(outcome);
+        let took = (!self.measured).then(|| now.saturating_duration_since(self.at));
+        self.state.ended(outcome, now, took);
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
         if !self.finished {
-            self.state.ended(Outcome::Cancelled);
+            self.state.ended(Outcome::Cancelled, self.at, None);
         }
     }
 }

@@ -40,14 +40,37 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod choose;
 mod endpoint;
+#[cfg(test)]
+mod fixture;
+mod latency;
 mod least_request;
+mod maglev;
 mod padded;
+mod peak_ewma;
 mod policy;
+mod random;
+mod ring_hash;
 mod round_robin;
+mod schedule;
+mod slow_start;
+mod subset;
+mod weighted_round_robin;
+mod weights;
+mod zone_aware;
 
+pub use affinity::hash_key;
 pub use endpoint::{EndpointState, Gate, Outcome, Started};
 pub use least_request::LeastRequest;
+pub use maglev::Maglev;
+pub use peak_ewma::PeakEwma;
 pub use policy::{PickRequest, Picker, Policy};
+pub use random::Random;
+pub use ring_hash::RingHash;
 pub use round_robin::RoundRobin;
+pub use slow_start::SlowStart;
+pub use subset::Subset;
+pub use weighted_round_robin::WeightedRoundRobin;
+pub use zone_aware::ZoneAware;

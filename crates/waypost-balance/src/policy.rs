@@ -45,6 +45,18 @@ pub struct PickRequest<'a> {
     pub random: &'a dyn Fn() -> u64,
 }
 
+// === impl Policy ===
+
+impl<P: Policy + ?Sized> Policy for Arc<P> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+        (**self).build(ready, previous)
+    }
+}
+
 // === impl PickRequest ===
 
 impl<'a> PickRequest<'a> {

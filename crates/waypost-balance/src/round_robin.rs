@@ -1,6 +1,6 @@
 //! `round_robin`: the endpoints in turn.
 
-use crate::choose::{Rank, below, best_from, rank};
+use crate::choose::{below, best_from, is_fresh};
 use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ struct RoundRobinPicker {
 
 /// How often a pick moves on by a turn before it searches: passing over by turns spreads the calls of an endpoint that is
 /// set aside over all others, where a search would give them all to its neighbour.
-const TURNS: usize = 8;
+pub(crate) const TURNS: usize = 8;
 
 // === impl RoundRobin ===
 
@@ -61,7 +61,7 @@ impl Picker for RoundRobinPicker {
         let mut index = 0;
         for _ in 0..count.min(TURNS) {
             index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
-            if rank(&self.ready[index], request) == Some(Rank::Fresh) {
+            if is_fresh(&self.ready[index], request) {
                 return Some(index);
             }
         }

@@ -1,0 +1,241 @@
+//! How long calls take on an endpoint: a moving average that follows rises at once and falls slowly.
+//!
+//! The peak-sensitive, exponentially weighted moving average of Finagle's `PeakEwma`. After a sample `s`, `dt` after the last
+//! one and with the decay `tau`:
+//!
+//! ```text
+//! estimate = s                                            if s > estimate   (a peak is believed at once)
+//! estimate = estimate * e^(-dt/tau) + s * (1 - e^(-dt/tau))   otherwise
+//! ```
+//!
+//! and between samples the estimate falls by `e^(-dt/tau)`, so that an endpoint that is shunned is tried again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What to measure, and how failures count.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Gauge {
+    /// `tau`, in seconds; above 0.
+    pub(crate) decay: f32,
+    /// The estimate that failures lead to, in seconds.
+    pub(crate) failure_penalty: f32,
+}
+
+/// One call, as far as the average is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sample {
+    /// It was answered after this time.
+    Answered(Duration),
+    /// It failed after this time, as the nth in a row.
+    Failed(Duration, u32),
+    /// It was given up after this time: the answer would have taken at least as long.
+    AtLeast(Duration),
+}
+
+/// The average of one endpoint. Both words are read and written as a whole, so that readers see no mixture.
+#[derive(Debug, Default)]
+pub(crate) struct Latency {
+    /// The [`Gauge`]: two `f32`. 0: nothing is measured.
+    gauge: AtomicU64,
+    /// The estimate in seconds (an `f32`, above 0) and the [`Tick`] of the last sample. 0: there is no sample yet.
+    estimate: AtomicU64,
+}
+
+/// Time since the endpoint became known, in steps of 2^17 ns (131 µs). It wraps after 6.5 days, which an endpoint without a call for
+/// that long sees as an estimate that has fallen by less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tick(u32);
+
+const TICK_BITS: u32 = 17;
+const TICK_SECONDS: f32 = 131_072e-9;
+
+/// Below this an estimate no longer falls: it is to stay a number above 0.
+const LEAST: f32 = 1e-9;
+
+/// A sample that has lost the race for the word so often is dropped: the others were as recent.
+const TRIES: usize = 8;
+
+/// The nth failure in a row multiplies the estimate by 2^n, up to this n.
+const MOST_DOUBLINGS: u32 = 16;
+
+// === impl Tick ===
+
+impl Tick {
+    #[expect(clippy::cast_possible_truncation, reason = "it is meant to wrap")]
+    pub(crate) fn at(since_known: Duration) -> Self {
+        Self((since_known.as_nanos() >> TICK_BITS) as u32)
+    }
+
+    /// Seconds from `earlier` to this; 0 if `earlier` is the later one.
+    #[expect(clippy::cast_precision_loss, reason = "seven digits of a duration are enough")]
+    fn seconds_since(self, earlier: Self) -> f32 {
+        let ticks = self.0.wrapping_sub(earlier.0);
+        if ticks > u32::MAX / 2 { 0.0 } else { ticks as f32 * TICK_SECONDS }
+    }
+}
+
+// === impl Latency ===
+
+impl Latency {
+    /// Measures from now on.
+    pub(crate) fn measure(&self, gauge: Gauge) {
+        self.gauge.store(pack(gauge.decay, gauge.failure_penalty.to_bits()), Ordering::Relaxed);
+    }
+
+    /// What [`measure`](Self::measure) has set.
+    pub(crate) fn gauge(&self) -> Option<Gauge> {
+        let word = self.gauge.load(Ordering::Relaxed);
+        let (decay, penalty) = unpack(word);
+        (word != 0).then_some(Gauge { decay, failure_penalty: f32::from_bits(penalty) })
+    }
+
+    /// The estimate in seconds, as it has fallen until `now`; `None` before the first sample.
+    pub(crate) fn estimate(&self, now: Tick) -> Option<f32> {
+        let gauge = self.gauge()?;
+        let word = self.estimate.load(Ordering::Relaxed);
+        (word != 0).then(|| {
+            let (last, at) = unpack(word);
+            last * kept(gauge, now.seconds_since(Tick(at)))
+        })
+    }
+
+    pub(crate) fn record(&self, now: Tick, sample: Sample) {
+        let Some(gauge) = self.gauge() else { return };
+        let mut word = self.estimate.load(Ordering::Relaxed);
+        for _ in 0..TRIES {
+            let known = (word != 0).then(|| unpack(word)).map(|(last, at)| (last, Tick(at)));
+            let Some(next) = gauge.after(known, now, sample) else { return };
+            let next = pack(next.max(LEAST), now.0);
+            match self.estimate.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(found) => word = found,
+            }
+        }
+    }
+}
+
+// === impl Gauge ===
+
+impl Gauge {
+    /// The estimate after `sample`; `None` if it says nothing.
+    fn after(self, known: Option<(f32, Tick)>, now: Tick, sample: Sample) -> Option<f32> {
+        let fallen = known.map(|(last, at)| last * kept(self, now.seconds_since(at)));
+        match (sample, known) {
+            (Sample::Answered(took), None) => Some(took.as_secs_f32()),
+            (Sample::Answered(took), Some((last, at))) => {
+                let (took, kept) = (took.as_secs_f32(), kept(self, now.seconds_since(at)));
+                Some(if took > last { took } else { last * kept + took * (1.0 - kept) })
+            }
+            // How fast it fails must not make it attractive. One failure among many calls that go well doubles the estimate; an
+            // endpoint that only fails is at the penalty after a few calls, whatever its calls used to take.
+            (Sample::Failed(took, _), None) => Some(took.as_secs_f32().max(self.failure_penalty)),
+            (Sample::Failed(took, in_a_row), Some(_)) => {
+                let base = fallen.unwrap_or(LEAST).max(took.as_secs_f32());
+                #[expect(clippy::cast_precision_loss, reason = "2^16 at most")]
+                let grown = base * (1_u32 << in_a_row.min(MOST_DOUBLINGS)) as f32;
+                Some(grown.min(self.failure_penalty.max(base)))
+            }
+            (Sample::AtLeast(took), known) => {
+                let took = took.as_secs_f32();
+                (known.is_none() || took > fallen.unwrap_or(0.0)).then_some(took)
+            }
+        }
+    }
+}
+
+/// What is left of an estimate after `seconds`.
+fn kept(gauge: Gauge, seconds: f32) -> f32 {
+    (-seconds / gauge.decay).exp()
+}
+
+fn pack(high: f32, low: u32) -> u64 {
+    (u64::from(high.to_bits()) << 32) | u64::from(low)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of the word")]
+fn unpack(word: u64) -> (f32, u32) {
+    (f32::from_bits((word >> 32) as u32), word as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn latency() -> Latency {
+        let latency = Latency::default();
+        latency.measure(Gauge { decay: 10.0, failure_penalty: 10.0 });
+        latency
+    }
+
+    fn tick(ms: u32) -> Tick {
+        Tick::at(MS * ms)
+    }
+
+    fn ms(latency: &Latency, at: u32) -> f32 {
+        latency.estimate(tick(at)).unwrap() * 1e3
+    }
+
+    #[test]
+    fn nothing_is_recorded_unless_it_is_measured() {
+        let latency = Latency::default();
+        latency.record(tick(1), Sample::Answered(MS));
+        assert_eq!(latency.estimate(tick(1)), None);
+    }
+
+    #[test]
+    fn a_peak_is_believed_at_once_and_forgotten_by_and_by() {
+        let latency = latency();
+        latency.record(tick(0), Sample::Answered(MS * 10));
+        assert!((ms(&latency, 0) - 10.0).abs() < 0.01);
+        latency.record(tick(1), Sample::Answered(MS * 100));
+        assert!((ms(&latency, 1) - 100.0).abs() < 0.1);
+        // Ten seconds later a fast call weighs 1 - 1/e.
+        latency.record(tick(10_001), Sample::Answered(MS * 10));
+        assert!((ms(&latency, 10_001) - (36.79 + 6.32)).abs() < 0.1, "{}", ms(&latency, 10_001));
+        // Without calls it falls by e in ten seconds.
+        assert!((ms(&latency, 20_001) - 43.11 / std::f32::consts::E).abs() < 0.1);
+    }
+
+    #[test]
+    fn failures_double_the_estimate_up_to_the_penalty_and_never_lower_it() {
+        let latency = latency();
+        latency.record(tick(0), Sample::Answered(MS * 10));
+        latency.record(tick(1), Sample::Failed(Duration::ZERO, 1));
+        assert!((ms(&latency, 1) - 20.0).abs() < 0.1);
+        for in_a_row in 2..=5 {
+            latency.record(tick(1), Sample::Failed(Duration::ZERO, in_a_row));
+        }
+        assert!((ms(&latency, 1) - 10_000.0).abs() < 1.0, "{}", ms(&latency, 1));
+        latency.record(tick(1), Sample::Failed(MS * 30_000, u32::MAX));
+        assert!((ms(&latency, 1) - 30_000.0).abs() < 3.0, "{}", ms(&latency, 1));
+    }
+
+    #[test]
+    fn a_first_call_that_fails_costs_the_penalty() {
+        let latency = latency();
+        latency.record(tick(0), Sample::Failed(MS, 1));
+        assert!((ms(&latency, 0) - 10_000.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_call_given_up_can_only_raise_the_estimate() {
+        let latency = latency();
+        latency.record(tick(0), Sample::Answered(MS * 10));
+        latency.record(tick(0), Sample::AtLeast(MS));
+        assert!((ms(&latency, 0) - 10.0).abs() < 0.01);
+        latency.record(tick(0), Sample::AtLeast(MS * 500));
+        assert!((ms(&latency, 0) - 500.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn time_that_runs_backwards_counts_as_none() {
+        let latency = latency();
+        latency.record(tick(5_000), Sample::Answered(MS * 10));
+        assert!((ms(&latency, 1_000) - 10.0).abs() < 0.01);
+        latency.record(tick(1_000), Sample::Answered(Duration::ZERO));
+        assert!(ms(&latency, 1_000) > 9.9);
+    }
+}

@@ -1,0 +1,208 @@
+//! `maglev`: calls with the same hash stay together, by a table.
+
+use crate::affinity::{Members, hash_key, mix};
+use crate::choose::is_fresh;
+use crate::{EndpointState, PickRequest, Picker, Policy};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Gives calls with the same [hash](PickRequest::hash) to the same endpoint: the hash is looked up in a table whose slots are shared out
+/// among the endpoints. A call without a hash goes to any of them.
+///
+/// Compared with [`RingHash`](crate::RingHash): shares are even (to 1 % where there are 100 slots for each endpoint, rather than to 6 to 9 %), a
+/// look-up is one memory access rather than a search, and a change of the set moves a few more hashes than it must. When an endpoint cannot
+/// take a call (ejected, or tried before), the call goes where all calls with that hash then go; only when the set changes is a table built,
+/// and not even then if it is the same set.
+///
+/// The table is that of "Maglev: A Fast and Reliable Software Network Load Balancer" (Eisenbud et al., NSDI 2016, section 3.4): every endpoint
+/// has an order of preference over all slots, and they take turns to take the slot that they prefer among those that are left. As in Envoy,
+/// an endpoint of lower weight has fewer turns: in round `r`, one of weight `w` has had `r * w / highest` turns.
+///
+/// The size is the same for sets of any size, since another size would move all hashes. For more than 655 endpoints shares are less even than 1 %:
+/// take [655,373](Self::with_table_size) slots. Weight 0 means no slots: the endpoint is used when no other can be. If all weights are 0,
+/// all are equal.
+#[derive(Debug, Clone)]
+pub struct Maglev {
+    size: usize,
+}
+
+struct MaglevPicker {
+    ready: Arc<[Arc<EndpointState>]>,
+    table: Arc<Table>,
+}
+
+struct Table {
+    members: Members,
+    size: usize,
+    /// To whom the slot belongs: an index into `members`. Empty if there are none.
+    slots: Box<[u32]>,
+}
+
+const DEFAULT_SIZE: usize = 65_537;
+/// 20 MB, and Envoy's limit; a prime.
+const LARGEST_SIZE: usize = 5_000_011;
+
+// === impl Maglev ===
+
+impl Default for Maglev {
+    fn default() -> Self {
+        Self { size: DEFAULT_SIZE }
+    }
+}
+
+impl Maglev {
+    /// The number of slots: 65,537 by default. Rounded up to a prime, between 2 and 5,000,011. A slot takes 4 bytes.
+    pub fn with_table_size(mut self, size: usize) -> Self {
+        self.size = (size.max(2)..LARGEST_SIZE).find(|&size| is_prime(size)).unwrap_or(LARGEST_SIZE);
+        self
+    }
+}
+
+impl Policy for Maglev {
+    fn name(&self) -> &'static str {
+        "maglev"
+    }
+
+    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+        let members = Members::of(&ready);
+        let table = previous
+            .and_then(|previous| (previous as &dyn Any).downcast_ref::<MaglevPicker>())
+            .map(|previous| &previous.table)
+            .filter(|table| table.size == self.size && table.members == members)
+            .map_or_else(|| Arc::new(Table::new(members, self.size)), Arc::clone);
+        Arc::new(MaglevPicker { ready, table })
+    }
+}
+
+fn is_prime(number: usize) -> bool {
+    number >= 2 && (2..=number.isqrt()).all(|divisor| !number.is_multiple_of(divisor))
+}
+
+// === impl Table ===
+
+/// One endpoint while the table is filled.
+struct Preference {
+    member: u32,
+    weight: u64,
+    /// The turns that it has had, times the highest weight.
+    had: u64,
+    next: usize,
+    skip: usize,
+}
+
+impl Table {
+    fn new(members: Members, size: usize) -> Self {
+        const FREE: u32 = u32::MAX;
+        let mut preferences: Vec<Preference> = (0_u32..)
+            .zip(&members.addresses)
+            .zip(members.weights.as_slice())
+            .filter(|&(_, &weight)| weight > 0)
+            .map(|((member, address), &weight)| Preference::new(member, address, weight, size))
+            .collect();
+        // By address rather than by place, so that the same set makes the same table on every client, in whatever order it comes.
+        preferences.sort_by_key(|preference| &members.addresses[preference.member as usize]);
+        let highest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1);
+        let mut slots = vec![FREE; if preferences.is_empty() { 0 } else { size }];
+        let mut left = slots.len();
+        // Each round fills at least one slot, since the endpoint of the highest weight has a turn in each.
+        let mut round = 0;
+        while left > 0 {
+            round += 1;
+            for preference in &mut preferences {
+                if left == 0 || round * preference.weight < preference.had + highest {
+                    continue;
+                }
+                preference.had += highest;
+                while slots[preference.next] != FREE {
+                    preference.advance(size);
+                }
+                slots[preference.next] = preference.member;
+                left -= 1;
+            }
+        }
+        Self { members, size, slots: slots.into() }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the table's length, a usize")]
+    fn owner(&self, hash: u64) -> Option<usize> {
+        let slot = hash.checked_rem(self.slots.len() as u64)?;
+        self.slots.get(slot as usize).map(|&owner| owner as usize)
+    }
+}
+
+// === impl Preference ===
+
+impl Preference {
+    #[expect(clippy::cast_possible_truncation, reason = "the remainders are below the table's size, a usize")]
+    fn new(member: u32, address: &str, weight: u32, size: usize) -> Self {
+        let hash = hash_key(address.as_bytes());
+        let next = (hash % size as u64) as usize;
+        // Any number but 0, so that, the size being a prime, every slot has its turn.
+        let skip = (mix(hash, 1) % (size as u64 - 1)) as usize + 1;
+        Self { member, weight: u64::from(weight), had: 0, next, skip }
+    }
+
+    fn advance(&mut self, size: usize) {
+        self.next = (self.next + self.skip) % size;
+    }
+}
+
+// === impl MaglevPicker ===
+
+impl Picker for MaglevPicker {
+    fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
+        let hash = request.hash.unwrap_or_else(request.random);
+        let owner = self.table.owner(hash)?;
+        if is_fresh(self.ready.get(owner)?, request) {
+            return Some(owner);
+        }
+        self.table.members.stand_in(&self.ready, hash, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_primes() {
+        let size = |asked| Maglev::default().with_table_size(asked).size;
+        assert_eq!([0, 2, 4, 65_537, 65_538].map(size), [2, 2, 5, 65_537, 65_539]);
+        assert_eq!(size(usize::MAX), LARGEST_SIZE);
+        assert!(is_prime(LARGEST_SIZE) && is_prime(655_373));
+    }
+
+    #[test]
+    fn the_order_of_the_set_does_not_matter() {
+        let now = std::time::Instant::now();
+        let mut fleet = crate::fixture::fleet(9, now);
+        let owner = |table: &Table, hash| table.members.addresses[table.owner(hash).unwrap()].clone();
+        let one = Table::new(Members::of(&fleet), 251);
+        fleet.reverse();
+        let other = Table::new(Members::of(&fleet), 251);
+        assert!((0..251).all(|hash| owner(&one, hash) == owner(&other, hash)));
+    }
+
+    #[test]
+    fn more_endpoints_than_slots_is_no_error() {
+        let fleet = crate::fixture::fleet(20, std::time::Instant::now());
+        let table = Table::new(Members::of(&fleet), 7);
+        assert_eq!(table.slots.len(), 7);
+        assert!(Table::new(Members::of(&[]), 7).owner(3).is_none());
+    }
+
+    #[test]
+    fn the_table_is_shared_while_the_set_is_the_same() {
+        let fleet = crate::fixture::fleet(4, std::time::Instant::now());
+        let table = |picker: &Arc<dyn Picker>| {
+            let picker: &dyn Any = &**picker;
+            Arc::clone(&picker.downcast_ref::<MaglevPicker>().unwrap().table)
+        };
+        let policy = Maglev::default().with_table_size(251);
+        let first = policy.build(Arc::from(fleet.clone()), None);
+        let second = policy.build(Arc::from(fleet.clone()), Some(&*first));
+        assert!(Arc::ptr_eq(&table(&first), &table(&second)));
+        let third = policy.build(Arc::from(&fleet[..3]), Some(&*second));
+        assert!(!Arc::ptr_eq(&table(&second), &table(&third)));
+    }
+}
