@@ -14,5 +14,6 @@ pub mod fuzzing;
 pub mod kv;
 pub mod lease;
 pub mod mvcc;
+pub mod server;
 pub mod storage;
 pub mod watch;

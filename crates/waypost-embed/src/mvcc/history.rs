@@ -283,8 +283,8 @@ mod tests {
     #[test]
     fn compaction_drops_generations_that_have_ended() {
         let dropped = |at| lived_twice().obsolete(at).map(|(revision, _)| revision.main).collect::<Vec<_>>();
-        assert_eq!(dropped(1), []);
-        assert_eq!(dropped(2), []);
+        assert!(dropped(1).is_empty());
+        assert!(dropped(2).is_empty());
         assert_eq!(dropped(5), [2]);
         assert_eq!(dropped(6), [2, 4], "a deletion at the compacted revision stays");
         assert_eq!(dropped(7), [2, 4, 6]);

@@ -1,0 +1,126 @@
+//! The engine: what the services ask, and the one thread that writes.
+//!
+//! Every request that changes something is a [`Job`] in the queue of the writer thread, which applies all that wait,
+//! commits them with one sync, makes them visible, publishes them to those who watch, and only then answers. Readers share
+//! the key space under a lock that the writer does not hold while it waits for the disk.
+//!
+//! Locks are taken in this order: key space, auth, alarms; the hub's by itself. None is held across an await.
+
+mod alarms;
+mod desk;
+mod follow;
+mod member;
+mod read;
+mod shared;
+mod writer;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::oneshot;
+use waypost_proto::etcdserverpb::ResponseHeader;
+
+pub(super) use self::alarms::Alarms;
+pub(super) use self::desk::Desk;
+pub(super) use self::follow::Follow;
+pub(super) use self::member::{Member, PEER_URL};
+pub(super) use self::shared::{Shared, lock, read, write};
+pub(super) use self::writer::run;
+use crate::auth::{Identity, Policy};
+use crate::error::Refusal;
+use crate::mvcc::StoreError;
+
+/// A request that writes.
+pub(super) struct Job {
+    pub(super) apply: Box<dyn FnOnce(&mut Desk<'_>) -> Settle + Send>,
+    pub(super) bytes: usize,
+}
+
+/// Told whether the batch is on disk.
+pub(super) type Settle = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
+
+/// What may wait to be written; more is refused.
+const MAX_WAITING: usize = 50_000;
+/// The same in bytes.
+const MAX_WAITING_BYTES: usize = 512 << 20;
+
+/// The way to the engine; cheap to clone. When the last one is gone the writer ends.
+#[derive(Clone)]
+pub(super) struct Engine {
+    pub(super) shared: Arc<Shared>,
+    queue: mpsc::Sender<Job>,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Sender<Job>) -> Self {
+        Self { shared, queue }
+    }
+
+    /// Has the writer do something, and waits until it is on disk. When the caller goes away, it is done nevertheless.
+    pub(super) async fn write<A, F>(&self, bytes: usize, request: F) -> Result<A, Refusal>
+    where
+        A: Send + 'static,
+        F: FnOnce(&mut Desk<'_>) -> Result<A, StoreError> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        self.submit(bytes, move |desk| {
+            let outcome = request(desk).map_err(|error| error.refusal());
+            Box::new(move |verdict| {
+                // The caller may have gone.
+                let _ = sender.send(verdict.and(outcome));
+            })
+        })?;
+        receiver.await.unwrap_or(Err(Refusal::Stopped))
+    }
+
+    /// Has the writer do something, without waiting.
+    pub(super) fn submit<F>(&self, bytes: usize, apply: F) -> Result<(), Refusal>
+    where
+        F: FnOnce(&mut Desk<'_>) -> Settle + Send + 'static,
+    {
+        if bytes > self.shared.options.max_request_bytes {
+            return Err(Refusal::RequestTooLarge);
+        }
+        let waiting = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting_bytes = self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting >= MAX_WAITING || waiting_bytes >= MAX_WAITING_BYTES {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(Refusal::TooManyRequests);
+        }
+        self.queue.send(Job { apply: Box::new(apply), bytes }).map_err(|_| Refusal::Stopped)
+    }
+
+    /// Users and roles as they are on disk.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&read(&self.shared.policy))
+    }
+
+    /// Who shows this token.
+    pub(super) fn identify(&self, token: Option<&str>) -> Result<Identity, Refusal> {
+        if !read(&self.shared.policy).is_enabled() {
+            return Ok(Identity::Anonymous);
+        }
+        lock(&self.shared.auth).identify(token, self.shared.now())
+    }
+
+    /// The header of an answer, at the visible revision.
+    pub(super) fn header(&self) -> ResponseHeader {
+        let revision = read(&self.shared.space).store().revision();
+        self.header_at(revision)
+    }
+
+    /// The header of an answer at a revision.
+    pub(super) fn header_at(&self, revision: i64) -> ResponseHeader {
+        let Member { id, cluster, term, .. } = self.shared.member;
+        ResponseHeader { cluster_id: cluster, member_id: id, revision, raft_term: term }
+    }
+
+    /// Completes the header of an answer of the core.
+    pub(super) fn complete(&self, header: &mut Option<ResponseHeader>) {
+        let revision = header.as_ref().map_or(0, |header| header.revision);
+        *header = Some(self.header_at(revision));
+    }
+}

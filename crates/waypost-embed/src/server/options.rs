@@ -1,0 +1,182 @@
+//! How a server is configured, with etcd's defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::StartError;
+use super::run::Server;
+use crate::kv::DEFAULT_MAX_OPS;
+
+/// What a server is started with; from [`Server::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    pub(super) data_dir: PathBuf,
+    pub(super) name: String,
+    pub(super) listen: Vec<String>,
+    pub(super) advertise: Vec<String>,
+    pub(super) restore: Option<PathBuf>,
+    pub(super) options: Options,
+}
+
+/// Limits and intervals.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    /// Bytes; `None`: no quota.
+    pub(super) quota: Option<u64>,
+    pub(super) max_request_bytes: usize,
+    pub(super) max_txn_ops: usize,
+    /// Seconds.
+    pub(super) min_lease_ttl: i64,
+    pub(super) auto_compaction: AutoCompaction,
+    pub(super) progress_interval: Duration,
+    pub(super) bcrypt_cost: u32,
+    pub(super) cache_bytes: usize,
+}
+
+/// When history is given up without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AutoCompaction {
+    /// Never.
+    #[default]
+    Off,
+    /// What is older than this.
+    Periodic(Duration),
+    /// All but so many revisions; looked at every five minutes.
+    Revisions(i64),
+}
+
+/// Quota of the storage, in bytes: 2 GiB.
+pub const DEFAULT_QUOTA: u64 = 2 << 30;
+
+/// Largest request, in bytes: 1.5 MiB.
+pub const DEFAULT_MAX_REQUEST_BYTES: usize = 1_572_864;
+
+// === impl Builder ===
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            data_dir: PathBuf::from("default.waypost"),
+            name: "default".to_owned(),
+            listen: vec!["http://127.0.0.1:2379".to_owned()],
+            advertise: Vec::new(),
+            restore: None,
+            options: Options {
+                quota: Some(DEFAULT_QUOTA),
+                max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
+                max_txn_ops: DEFAULT_MAX_OPS,
+                min_lease_ttl: 2,
+                auto_compaction: AutoCompaction::Off,
+                progress_interval: Duration::from_secs(600),
+                bcrypt_cost: 10,
+                cache_bytes: 64 << 20,
+            },
+        }
+    }
+
+    /// The folder that holds everything; made if absent. Default `default.waypost`.
+    pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data_dir = folder.into();
+        self
+    }
+
+    /// The member's name. Default `default`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// URLs to listen on, `http://host:port`; port 0 takes a free one. Default `http://127.0.0.1:2379`.
+    pub fn listen<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
+        self.listen = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// URLs at which clients reach the server, as the list of members tells them. Default: those it listens on.
+    pub fn advertise<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
+        self.advertise = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Starts with the content of a snapshot of etcd. The data directory must not exist, or be empty.
+    pub fn restore(mut self, snapshot: impl Into<PathBuf>) -> Self {
+        self.restore = Some(snapshot.into());
+        self
+    }
+
+    /// Bytes on disk at which writes are refused; `None`: no limit. Default 2 GiB.
+    pub fn quota_backend_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.options.quota = bytes.into();
+        self
+    }
+
+    /// Largest request in bytes. Default 1.5 MiB.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_request_bytes = bytes;
+        self
+    }
+
+    /// Operations in each list of a transaction. Default 128.
+    pub fn max_txn_ops(mut self, operations: usize) -> Self {
+        self.options.max_txn_ops = operations;
+        self
+    }
+
+    /// What shorter leases are raised to, in seconds. Default 2, at least 1.
+    pub fn min_lease_ttl(mut self, seconds: i64) -> Self {
+        self.options.min_lease_ttl = seconds;
+        self
+    }
+
+    /// When history is given up without being asked. Default: never.
+    pub fn auto_compaction(mut self, when: AutoCompaction) -> Self {
+        self.options.auto_compaction = when;
+        self
+    }
+
+    /// How long a watch must be idle to be told of progress. Default 10 min, at least 100 ms.
+    pub fn progress_interval(mut self, interval: Duration) -> Self {
+        self.options.progress_interval = interval;
+        self
+    }
+
+    /// Cost of the hashes of passwords, 4 to 31. Default 10.
+    pub fn bcrypt_cost(mut self, cost: u32) -> Self {
+        self.options.bcrypt_cost = cost.clamp(4, 31);
+        self
+    }
+
+    /// Memory for pages of the storage, in bytes. Default 64 MiB.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.options.cache_bytes = bytes;
+        self
+    }
+
+    /// Starts the server: returns when it accepts connections.
+    pub async fn start(self) -> Result<Server, StartError> {
+        Server::start(self).await
+    }
+}
+
+/// The address in a URL to listen on.
+pub(super) async fn resolve(url: &str) -> Result<SocketAddr, StartError> {
+    let wrong = |reason: &str| StartError::Url { url: url.to_owned(), reason: reason.to_owned() };
+    let Some(authority) = url.strip_prefix("http://") else {
+        return Err(wrong("only http:// can be listened on"));
+    };
+    let authority = authority.trim_end_matches('/');
+    if authority.contains('/') {
+        return Err(wrong("it has a path"));
+    }
+    let with_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if !with_port {
+        return Err(wrong("it has no port"));
+    }
+    let mut found = tokio::net::lookup_host(authority)
+        .await
+        .map_err(|source| StartError::Listen { url: url.to_owned(), source })?;
+    found.next().ok_or_else(|| wrong("its host has no address"))
+}

@@ -1,0 +1,92 @@
+//! The gRPC services, one file each.
+
+mod cluster;
+mod kv;
+mod lease;
+mod maintenance;
+mod watch;
+
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Response, Status};
+use waypost_proto::etcdserverpb as pb;
+
+use super::GRPC_OVERHEAD;
+use super::engine::Engine;
+use crate::auth::Identity;
+use crate::error::Refusal;
+
+/// What every service has.
+#[derive(Clone)]
+pub(super) struct Service {
+    engine: Engine,
+    /// Ends streams when the server ends.
+    stop: CancellationToken,
+}
+
+type Answer<A> = Result<Response<A>, Status>;
+
+/// Adds services, with the limit of what they receive; what they send has none.
+macro_rules! add {
+    ($routes:ident, $limit:ident, $service:expr, $($server:path),+ $(,)?) => {
+        $(
+            let server = <$server>::new($service.clone());
+            let server = server.max_decoding_message_size($limit).max_encoding_message_size(usize::MAX);
+            $routes = $routes.add_service(server);
+        )+
+    };
+}
+
+/// All services.
+pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
+    let service = Service { engine: engine.clone(), stop: stop.clone() };
+    let limit = engine.shared.options.max_request_bytes.saturating_add(GRPC_OVERHEAD);
+    let mut routes = Routes::default();
+    add!(
+        routes,
+        limit,
+        service,
+        pb::kv_server::KvServer<Service>,
+        pb::watch_server::WatchServer<Service>,
+        pb::lease_server::LeaseServer<Service>,
+        pb::cluster_server::ClusterServer<Service>,
+        pb::maintenance_server::MaintenanceServer<Service>,
+    );
+    routes
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Who calls.
+    fn caller(&self, metadata: &MetadataMap) -> Result<Identity, Refusal> {
+        self.engine.identify(token(metadata))
+    }
+
+    /// Who calls, if it is any user.
+    fn user(&self, metadata: &MetadataMap) -> Result<Identity, Refusal> {
+        let who = self.caller(metadata)?;
+        self.engine.policy().may_ask(&who)?;
+        Ok(who)
+    }
+
+    /// Who calls, if it is `root`.
+    fn root(&self, metadata: &MetadataMap) -> Result<Identity, Refusal> {
+        let who = self.caller(metadata)?;
+        self.engine.policy().may_administer(&who)?;
+        Ok(who)
+    }
+}
+
+/// The token that a caller shows.
+fn token(metadata: &MetadataMap) -> Option<&str> {
+    let shown = metadata.get("token").or_else(|| metadata.get("authorization"))?;
+    let shown = shown.to_str().ok()?;
+    Some(shown.strip_prefix("Bearer ").unwrap_or(shown))
+}
+
+/// What the services give, as gRPC has it.
+fn answer<A>(outcome: Result<A, Refusal>) -> Answer<A> {
+    outcome.map(Response::new).map_err(|refusal| super::status(&refusal))
+}
