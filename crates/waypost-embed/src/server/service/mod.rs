@@ -1,16 +1,25 @@
 //! The gRPC services, one file each.
 
+mod auth;
 mod cluster;
+mod contest;
+mod election;
+mod health;
 mod kv;
 mod lease;
+mod locks;
 mod maintenance;
 mod watch;
 
+use std::num::NonZero;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Response, Status};
-use waypost_proto::etcdserverpb as pb;
+use waypost_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
 
 use super::GRPC_OVERHEAD;
 use super::engine::Engine;
@@ -23,6 +32,8 @@ pub(super) struct Service {
     engine: Engine,
     /// Ends streams when the server ends.
     stop: CancellationToken,
+    /// Passwords that may be hashed at the same time.
+    hashing: Arc<Semaphore>,
 }
 
 type Answer<A> = Result<Response<A>, Status>;
@@ -40,7 +51,9 @@ macro_rules! add {
 
 /// All services.
 pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
-    let service = Service { engine: engine.clone(), stop: stop.clone() };
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let hashing = Arc::new(Semaphore::new(processors));
+    let service = Service { engine: engine.clone(), stop: stop.clone(), hashing };
     let limit = engine.shared.options.max_request_bytes.saturating_add(GRPC_OVERHEAD);
     let mut routes = Routes::default();
     add!(
@@ -52,6 +65,10 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
         pb::lease_server::LeaseServer<Service>,
         pb::cluster_server::ClusterServer<Service>,
         pb::maintenance_server::MaintenanceServer<Service>,
+        pb::auth_server::AuthServer<Service>,
+        v3lockpb::lock_server::LockServer<Service>,
+        v3electionpb::election_server::ElectionServer<Service>,
+        tonic_health::pb::health_server::HealthServer<Service>,
     );
     routes
 }
@@ -89,4 +106,12 @@ fn token(metadata: &MetadataMap) -> Option<&str> {
 /// What the services give, as gRPC has it.
 fn answer<A>(outcome: Result<A, Refusal>) -> Answer<A> {
     outcome.map(Response::new).map_err(|refusal| super::status(&refusal))
+}
+
+/// A refusal that the lock or election service met on behalf of its caller. That the server ends is for the caller itself.
+fn inner(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Stopped => refusal,
+        other => Refusal::Inner(Box::new(other)),
+    }
 }
