@@ -2,7 +2,8 @@
 //!
 //! These are etcd's rules to the letter, with their gaps: the two branches of one nested transaction may put the same key;
 //! a put in a nested transaction is held against the deletes of its parent and of the nested transactions *before* it, not
-//! of those after; and an open-ended delete (`range_end` of one zero byte) only forbids a put of its first key.
+//! of those after; and a delete whose `range_end` is not above its key forbids no put, which also goes for an open-ended
+//! one (`range_end` of one zero byte).
 //!
 //! Sets are always searched from the smaller side and merged into the larger, so that a request of n operations costs
 //! O(n log² n) however it is nested.
@@ -85,13 +86,12 @@ fn disjoint(a: &BTreeSet<&[u8]>, b: &BTreeSet<&[u8]>) -> bool {
 
 impl<'a> Intervals<'a> {
     fn insert_request(&mut self, from: &'a [u8], range_end: &'a [u8]) {
-        let to = if range_end > from {
-            Cow::Borrowed(range_end)
-        } else {
+        if range_end.is_empty() {
             // The one key, whose successor is itself with a zero byte.
-            Cow::Owned([from, &[0]].concat())
-        };
-        self.insert(from, to);
+            self.insert(from, Cow::Owned([from, &[0]].concat()));
+        } else if range_end > from {
+            self.insert(from, Cow::Borrowed(range_end));
+        }
     }
 
     fn insert(&mut self, mut from: &'a [u8], mut to: Cow<'a, [u8]>) {
@@ -156,7 +156,9 @@ mod tests {
                 target.insert_request(from.as_bytes(), to.as_bytes());
             }
             all.merge(second);
-            let expected = ranges.iter().any(|(from, to)| probe == *from || (*from <= probe && probe < *to));
+            let expected = ranges
+                .iter()
+                .any(|(from, to)| (to.is_empty() && probe == *from) || (*from <= probe && probe < *to));
             prop_assert_eq!(all.contains(probe.as_bytes()), expected);
             let keys = BTreeSet::from([probe.as_bytes()]);
             prop_assert_eq!(all.contain_any(&keys), expected);

@@ -1,0 +1,16 @@
+//! The server as clients meet it: `etcdctl` of two versions, our own client, and plain gRPC.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must fail at once"
+)]
+
+mod clients;
+mod ctl;
+mod durability;
+mod ends;
+mod limits;
+mod restore;
+mod support;

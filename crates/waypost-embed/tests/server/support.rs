@@ -1,0 +1,123 @@
+//! A server in a folder of its own, and the tools that ask it.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::AsyncBufReadExt as _;
+use waypost_embed::server::{Builder, Server};
+use waypost_etcd::{Client, ClientOptions};
+
+/// No step of a test takes so long unless it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Fixture {
+    pub(crate) server: Server,
+    pub(crate) folder: TempDir,
+}
+
+/// `etcdctl` of one version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ctl {
+    V3_4,
+    V3_5,
+}
+
+pub(crate) const EVERY_CTL: [Ctl; 2] = [Ctl::V3_4, Ctl::V3_5];
+
+// === impl Fixture ===
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    pub(crate) async fn start_with(options: impl FnOnce(Builder) -> Builder) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let builder = Server::builder()
+            .data_dir(folder.path().join("data"))
+            .listen(["http://127.0.0.1:0"])
+            .bcrypt_cost(4);
+        let server = options(builder).start().await.unwrap();
+        Self { server, folder }
+    }
+
+    /// Ends the server in good order, and starts one on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { server, folder } = self;
+        server.shutdown().await;
+        let builder = Server::builder().data_dir(folder.path().join("data")).listen(["http://127.0.0.1:0"]);
+        let server = builder.start().await.unwrap();
+        Self { server, folder }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.server.urls()[0]
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(ClientOptions::new([self.url()])).unwrap()
+    }
+
+    pub(crate) async fn channel(&self) -> tonic::transport::Channel {
+        tonic::transport::Channel::from_shared(self.url().to_owned()).unwrap().connect().await.unwrap()
+    }
+
+    /// What `etcdctl` writes to standard output; panics if it fails.
+    pub(crate) async fn ctl(&self, ctl: Ctl, line: &str) -> String {
+        match self.try_ctl(ctl, line).await {
+            Ok(output) => output,
+            Err(error) => panic!("etcdctl {ctl:?} {line}: {error}"),
+        }
+    }
+
+    /// What `etcdctl` writes to standard output, or to standard error if it fails.
+    pub(crate) async fn try_ctl(&self, ctl: Ctl, line: &str) -> Result<String, String> {
+        let output = tokio::time::timeout(PATIENCE, self.command(ctl, line).output()).await.unwrap().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Starts an `etcdctl` that goes on; gives its lines.
+    pub(crate) fn follow(&self, ctl: Ctl, line: &str) -> Follower {
+        let mut child = self.command(ctl, line).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Follower { _child: child, lines }
+    }
+
+    fn command(&self, ctl: Ctl, line: &str) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(tool(ctl, "etcdctl"));
+        // 3.4 takes a scheme into the authority of its requests.
+        let endpoint = self.url().trim_start_matches("http://");
+        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(endpoint);
+        command.args(line.split_whitespace()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+}
+
+/// A command that goes on until this is dropped.
+pub(crate) struct Follower {
+    _child: tokio::process::Child,
+    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+}
+
+// === impl Follower ===
+
+impl Follower {
+    pub(crate) async fn next(&mut self) -> String {
+        let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
+        line.expect("a line in time").unwrap().expect("more lines")
+    }
+}
+
+/// A program of etcd.
+pub(crate) fn tool(ctl: Ctl, name: &str) -> PathBuf {
+    let (variable, usual) = match ctl {
+        Ctl::V3_4 => ("WAYPOST_ETCD_3_4", PathBuf::from("/usr/bin/etcd")),
+        Ctl::V3_5 => {
+            ("WAYPOST_ETCD_3_5", PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.venv/bin/etcd")))
+        }
+    };
+    std::env::var_os(variable).map_or(usual, PathBuf::from).with_file_name(name)
+}
