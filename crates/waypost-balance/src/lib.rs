@@ -48,6 +48,7 @@ mod fixture;
 mod latency;
 mod least_request;
 mod maglev;
+mod outlier;
 mod padded;
 mod peak_ewma;
 mod policy;
@@ -65,6 +66,9 @@ pub use affinity::hash_key;
 pub use endpoint::{EndpointState, Gate, Outcome, Started};
 pub use least_request::LeastRequest;
 pub use maglev::Maglev;
+pub use outlier::{
+    EjectionCause, FailurePercentage, OutlierDetector, OutlierEvent, OutlierSettings, SuccessRate,
+};
 pub use peak_ewma::PeakEwma;
 pub use policy::{PickRequest, Picker, Policy};
 pub use random::Random;

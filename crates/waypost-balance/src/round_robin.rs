@@ -1,6 +1,6 @@
 //! `round_robin`: the endpoints in turn.
 
-use crate::choose::{below, best_from, is_fresh};
+use crate::choose::{draw_best, is_fresh};
 use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
@@ -52,19 +52,16 @@ impl Policy for RoundRobin {
 impl Picker for RoundRobinPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let count = self.ready.len();
-        if !request.exclude.is_empty() {
-            // A second attempt takes no turn: of two endpoints one of which fails, it would always leave the next turn to the
-            // failing one. Nor does it go to the neighbour, which would get the retries of all.
-            let start = below((request.random)(), count);
-            return best_from(&self.ready, start, request).map(|(index, _)| index);
-        }
-        let mut index = 0;
-        for _ in 0..count.min(TURNS) {
-            index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
+        // A second attempt takes no turn: of two endpoints one of which fails, it would always leave the next turn to the failing one.
+        // Nor does it go to the neighbour, which would get the retries of all.
+        let turns = if request.exclude.is_empty() { count.min(TURNS) } else { 0 };
+        for _ in 0..turns {
+            let index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
             if is_fresh(&self.ready[index], request) {
                 return Some(index);
             }
         }
-        best_from(&self.ready, index, request).map(|(index, _)| index)
+        // At random: turns are taken eight at a time here, which in a fleet of eight that is all ejected always ends at the same one.
+        draw_best(&self.ready, |_| 1, request)
     }
 }

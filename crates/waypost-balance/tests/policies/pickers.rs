@@ -1,59 +1,13 @@
 //! The rules that every picker keeps, over random fleets.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
+use crate::fleet::{Dice, OPEN, Sketch, every_policy, fleet, open, shares, sketch};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{
-    EndpointState, Gate, LeastRequest, Outcome, PickRequest, Picker, Policy, RoundRobin, Started,
+    EndpointState, Gate, LeastRequest, Outcome, PeakEwma, PickRequest, Picker, Policy, Random, RoundRobin,
 };
-use waypost_model::{Endpoint, Instance, InstanceKey};
-
-/// One endpoint of a random fleet.
-#[derive(Debug, Clone)]
-struct Sketch {
-    gate: Gate,
-    in_flight: u8,
-    tried: bool,
-}
-
-fn sketch() -> impl Strategy<Value = Sketch> {
-    let gate = prop_oneof![4 => Just(Gate::Open), 1 => Just(Gate::Ejected), 1 => Just(Gate::Closed)];
-    (gate, 0_u8..20, prop::bool::weighted(0.25)).prop_map(|(gate, in_flight, tried)| Sketch {
-        gate,
-        in_flight,
-        tried,
-    })
-}
-
-fn fleet(sketches: &[Sketch], now: Instant) -> (Arc<[Arc<EndpointState>]>, Vec<Started>) {
-    let mut calls = Vec::new();
-    let ready = sketches
-        .iter()
-        .zip(1..)
-        .map(|(sketch, port)| {
-            let endpoint = Endpoint::new("127.0.0.1", port).unwrap();
-            let instance = Arc::new(Instance::new("greeter".parse().unwrap(), endpoint.clone()));
-            let state = Arc::new(EndpointState::new(InstanceKey::of(&instance, 0), endpoint, instance, now));
-            match sketch.gate {
-                Gate::Open => state.open(),
-                Gate::Ejected => {
-                    state.open();
-                    assert!(state.eject());
-                }
-                Gate::Closed => {}
-            }
-            calls.extend((0..sketch.in_flight).map(|_| state.started(now)));
-            state
-        })
-        .collect();
-    (ready, calls)
-}
-
-fn open(count: usize) -> Vec<Sketch> {
-    vec![Sketch { gate: Gate::Open, in_flight: 0, tried: false }; count]
-}
 
 fn rank(sketch: &Sketch) -> Option<u8> {
     match (sketch.gate, sketch.tried) {
@@ -69,30 +23,55 @@ proptest! {
     #[test]
     fn a_pick_is_of_the_best_rank_there_is(
         sketches in prop::collection::vec(sketch(), 0..40),
-        least in any::<bool>(),
         seed in any::<u64>(),
+        hashed in any::<bool>(),
     ) {
         let now = Instant::now();
         let (ready, _calls) = fleet(&sketches, now);
         let tried: Vec<_> = ready.iter().zip(&sketches).filter(|(_, s)| s.tried).map(|(e, _)| e.clone()).collect();
-        let policy: &dyn Policy = if least { &LeastRequest } else { &RoundRobin::starting_at(7) };
-        let picker = policy.build(Arc::clone(&ready), None);
-        let state = Cell::new(seed);
-        let random = || {
-            state.set(state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
-            state.get()
-        };
-        for _ in 0..20 {
-            let picked = picker.pick(&PickRequest::new(now, &random).with_exclude(&tried));
-            let best = sketches.iter().filter_map(rank).min();
-            prop_assert_eq!(picked.and_then(|index| rank(&sketches[index])), best);
+        let best = sketches.iter().filter_map(rank).min();
+        let dice = Dice::new(seed);
+        let random = || dice.roll();
+        for policy in every_policy() {
+            let picker = policy.build(Arc::clone(&ready), None);
+            for _ in 0..8 {
+                let hash = hashed.then(&random);
+                let request = PickRequest::new(now, &random).with_hash(hash).with_exclude(&tried);
+                let picked = picker.pick(&request);
+                prop_assert_eq!(picked.and_then(|index| rank(&sketches[index])), best, "{:?}", policy);
+            }
+        }
+    }
+
+    /// Sets that change under a policy: what is carried over from the last picker fits the next.
+    #[test]
+    fn pickers_follow_the_set(
+        sets in prop::collection::vec(prop::collection::vec(any::<bool>(), 12), 1..6),
+        seed in any::<u64>(),
+    ) {
+        let now = Instant::now();
+        let all = fleet(&(0..12).map(|n| Sketch { zone: ["a", "b", ""][n % 3], ..OPEN }).collect::<Vec<_>>(), now).0;
+        let dice = Dice::new(seed);
+        let random = || dice.roll();
+        for policy in every_policy() {
+            let mut last: Option<Arc<dyn Picker>> = None;
+            for set in &sets {
+                let ready: Arc<[_]> = all.iter().zip(set).filter(|(_, here)| **here).map(|(e, _)| Arc::clone(e)).collect();
+                let picker = policy.build(Arc::clone(&ready), last.as_deref());
+                for _ in 0..8 {
+                    let picked = picker.pick(&PickRequest::new(now, &random));
+                    prop_assert_eq!(picked.is_some(), !ready.is_empty());
+                    prop_assert!(picked.is_none_or(|index| index < ready.len()));
+                }
+                last = Some(picker);
+            }
         }
     }
 
     #[test]
     fn round_robin_is_fair_to_one_call(count in 1_usize..30, start in any::<usize>(), calls in 0_usize..300) {
         let now = Instant::now();
-        let (ready, _) = fleet(&open(count), now);
+        let ready = open(count, now);
         let picker = RoundRobin::starting_at(start).build(ready, None);
         let mut given = vec![0_usize; count];
         for _ in 0..calls {
@@ -109,7 +88,7 @@ proptest! {
     ) {
         let now = Instant::now();
         let sketches: Vec<_> =
-            loads.iter().map(|&in_flight| Sketch { gate: Gate::Open, in_flight, tried: false }).collect();
+            loads.iter().map(|&in_flight| Sketch { in_flight, ..OPEN }).collect();
         let (ready, _calls) = fleet(&sketches, now);
         let count = ready.len() as u128;
         let drawn = usize::try_from((u128::from(first) * count) >> 64).unwrap();
@@ -133,7 +112,7 @@ proptest! {
 #[test]
 fn the_turn_is_kept_when_the_set_changes() {
     let now = Instant::now();
-    let (ready, _) = fleet(&open(4), now);
+    let ready = open(4, now);
     let first = RoundRobin::default().build(Arc::clone(&ready), None);
     let request = PickRequest::new(now, &|| 0);
     assert_eq!((first.pick(&request), first.pick(&request)), (Some(0), Some(1)));
@@ -144,7 +123,7 @@ fn the_turn_is_kept_when_the_set_changes() {
 #[test]
 fn a_second_attempt_takes_no_turn() {
     let now = Instant::now();
-    let (ready, _) = fleet(&open(2), now);
+    let ready = open(2, now);
     let picker = RoundRobin::default().build(Arc::clone(&ready), None);
     let mut first_attempts = [0; 2];
     for _ in 0..10 {
@@ -162,7 +141,7 @@ fn a_second_attempt_takes_no_turn() {
 #[test]
 fn calls_of_an_ejected_endpoint_are_spread_over_all_others() {
     let now = Instant::now();
-    let (ready, _) = fleet(&open(4), now);
+    let ready = open(4, now);
     ready[1].eject();
     let picker = RoundRobin::default().build(ready, None);
     let mut given = [0; 4];
@@ -175,27 +154,75 @@ fn calls_of_an_ejected_endpoint_are_spread_over_all_others() {
 #[test]
 fn an_endpoint_that_closes_is_not_picked_from_a_picker_that_still_has_it() {
     let now = Instant::now();
-    let (ready, _) = fleet(&open(2), now);
-    for policy in [&LeastRequest as &dyn Policy, &RoundRobin::default()] {
+    let ready = open(2, now);
+    for policy in every_policy() {
         let picker = policy.build(Arc::clone(&ready), None);
         ready[0].close();
         for random in [0, 1 << 63, u64::MAX] {
-            assert_eq!(picker.pick(&PickRequest::new(now, &|| random)), Some(1));
+            assert_eq!(picker.pick(&PickRequest::new(now, &|| random)), Some(1), "{policy:?}");
         }
         ready[0].open();
     }
 }
 
 #[test]
+fn random_is_fair_in_the_long_run() {
+    let now = Instant::now();
+    let picker = Random.build(open(10, now), None);
+    let given = shares(&*picker, 10, 100_000, now, &Dice::new(1));
+    // Four standard deviations of a binomial of 100,000 and a tenth are 380.
+    assert!(given.iter().all(|&calls| calls.abs_diff(10_000) < 380), "{given:?}");
+}
+
+#[test]
+fn random_spreads_the_calls_of_an_ejected_endpoint_over_all_others() {
+    let now = Instant::now();
+    let ready = open(5, now);
+    ready[2].eject();
+    let given = shares(&*Random.build(ready, None), 5, 40_000, now, &Dice::new(2));
+    assert_eq!(given[2], 0);
+    assert!(
+        given.iter().enumerate().all(|(at, &calls)| at == 2 || calls.abs_diff(10_000) < 350),
+        "{given:?}"
+    );
+}
+
+#[test]
+fn peak_ewma_takes_the_one_that_will_answer_sooner() {
+    let now = Instant::now();
+    let ready = open(2, now);
+    let picker = PeakEwma::default().build(Arc::clone(&ready), None);
+    let pick = |now| picker.pick(&PickRequest::new(now, &|| 0)).unwrap();
+    let ms = std::time::Duration::from_millis;
+    assert_eq!(ready[0].latency(now), None);
+    ready[0].started(now).finished(now + ms(100), Outcome::Ok);
+    ready[1].started(now).finished(now + ms(30), Outcome::Ok);
+    let later = now + ms(100);
+    assert_eq!(pick(later), 1);
+    // 30 ms by three calls is less than 100 ms by one; by five it is more.
+    let calls: Vec<_> = (0..2).map(|_| ready[1].started(later)).collect();
+    assert_eq!(pick(later), 1);
+    let more: Vec<_> = (0..2).map(|_| ready[1].started(later)).collect();
+    assert_eq!(pick(later), 0);
+    drop((calls, more));
+    // A stream that ends after an hour has not taken an hour to answer.
+    let mut stream = ready[1].started(later);
+    stream.answered(later + ms(30));
+    stream.finished(later + ms(3_600_000), Outcome::Ok);
+    assert!(ready[1].latency(later).unwrap() < ms(31));
+}
+
+#[test]
 fn the_ends_of_calls_are_told_apart() {
     let now = Instant::now();
-    let (ready, _) = fleet(&open(1), now);
+    let ready = open(1, now);
     let endpoint = &ready[0];
     for outcome in [Outcome::Failed, Outcome::Lost, Outcome::Cancelled, Outcome::NotSent] {
         endpoint.started(now).finished(now, outcome);
     }
     drop(endpoint.started(now));
-    assert_eq!((endpoint.in_flight(), endpoint.calls(), endpoint.failures()), (0, 4, 2));
+    assert_eq!((endpoint.in_flight(), endpoint.calls()), (0, 4));
+    assert_eq!((endpoint.successes(), endpoint.failures()), (0, 2));
     assert_eq!(endpoint.consecutive_failures(), 2);
     endpoint.started(now).finished(now, Outcome::Ok);
     assert_eq!(endpoint.consecutive_failures(), 0);
