@@ -22,6 +22,7 @@ pub(crate) use self::pair::{Pair, parse_pair};
 
 const EXAMPLES: &str = "\
 Examples:
+  waypost serve                                      run an etcd of one node
   waypost demo                                       see it all at work, in 20 seconds
   waypost register greeter 10.0.0.5:50051            keep an instance registered until Ctrl-C
   waypost ls                                         which services there are

@@ -8,6 +8,7 @@ mod kv;
 mod ls;
 mod register;
 mod resolve;
+mod serve;
 mod shown;
 mod stored;
 mod watch;
@@ -17,6 +18,7 @@ use clap::Subcommand;
 
 use crate::args::{Cli, UsageError};
 use crate::exit::Exit;
+use crate::output::Output;
 use crate::session::Session;
 
 /// What to do.
@@ -30,6 +32,7 @@ pub(crate) enum Command {
     Deregister(deregister::DeregisterArgs),
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     DemoGreeter(demo::GreeterArgs),
@@ -50,6 +53,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    if let Command::Serve(args) = cli.command {
+        return args.run(Output::new(cli.output.output, cli.output.color)).await;
+    }
     let session = Session::new(&cli)?;
     match cli.command {
         Command::Register(args) => args.run(session).await,
@@ -65,6 +71,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         )
         .into()),
         Command::Kv(command) => command.run(session).await,
+        Command::Serve(args) => args.run(session.out).await,
         Command::Demo(args) => args.run(session, cli.connection).await,
         Command::DemoGreeter(args) => args.run(session).await,
         Command::Completions(args) => args.run(),

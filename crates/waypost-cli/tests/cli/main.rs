@@ -13,4 +13,5 @@ mod kv;
 mod operate;
 mod read;
 mod register;
+mod serve;
 mod support;

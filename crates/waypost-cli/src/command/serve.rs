@@ -1,0 +1,170 @@
+//! `waypost serve`: an etcd of one node.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use waypost_embed::server::{
+    AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA, Server, StartError,
+};
+
+use crate::args::{UsageError, parse_duration};
+use crate::exit::Exit;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+
+/// Run an etcd of one node: everything in one process and one folder.
+///
+/// It answers etcd's v3 API, so that etcdctl and every client of etcd work with it. What it acknowledges is on the disk.
+/// There is no second node to go on when the machine fails; where that matters, run a cluster of etcd. The options have
+/// the names and the defaults that etcd has. It ends with Ctrl-C or SIGTERM.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  waypost serve
+  waypost serve --data-dir /var/lib/waypost --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://10.0.0.1:2379
+  waypost serve --data-dir new --restore snapshot.db     go on with what `etcdctl snapshot save` saved")]
+pub(crate) struct ServeArgs {
+    /// The folder that holds everything; made if absent.
+    #[arg(long, default_value = "default.waypost", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// The name in the list of members.
+    #[arg(long, default_value = "default")]
+    name: String,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379", value_name = "URLS")]
+    listen_client_urls: Vec<String>,
+    /// Where clients reach it, as the list of members tells them; by default where it listens.
+    #[arg(long, value_delimiter = ',', value_name = "URLS")]
+    advertise_client_urls: Vec<String>,
+    /// Bytes on disk at which writes are refused: 0 is 2 GiB, less is no limit.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "BYTES")]
+    quota_backend_bytes: i64,
+    /// Largest request in bytes.
+    #[arg(long, default_value_t = DEFAULT_MAX_REQUEST_BYTES, value_name = "BYTES")]
+    max_request_bytes: usize,
+    /// Operations in each list of a transaction.
+    #[arg(long, default_value_t = 128, value_name = "COUNT")]
+    max_txn_ops: usize,
+    /// What --auto-compaction-retention counts.
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    auto_compaction_mode: Mode,
+    /// History to keep: hours or a duration such as 30m, or a number of revisions; 0 keeps all.
+    #[arg(long, default_value = "0", value_name = "RETENTION")]
+    auto_compaction_retention: String,
+    /// How long a watch must be idle to be told of progress.
+    #[arg(long, default_value = "10m", value_parser = parse_duration, value_name = "INTERVAL")]
+    watch_progress_notify_interval: Duration,
+    /// Start with the content of this snapshot of etcd; the data directory must be new.
+    #[arg(long, value_name = "FILE")]
+    restore: Option<PathBuf>,
+}
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// By age.
+    #[default]
+    Periodic,
+    /// By number of revisions.
+    Revision,
+}
+
+/// What is said once it serves.
+#[derive(Serialize)]
+struct Announcement<'a> {
+    urls: &'a [String],
+}
+
+// === impl ServeArgs ===
+
+impl ServeArgs {
+    pub(crate) async fn run(self, mut out: Output) -> anyhow::Result<Exit> {
+        // Before the start, so that a signal meanwhile ends it in good order, too.
+        let mut interrupt = Interrupt::new().context("cannot catch signals")?;
+        let server = self.builder()?.start().await.map_err(|error| match error {
+            StartError::Url { .. } => anyhow::Error::new(UsageError(error.to_string())),
+            other => other.into(),
+        })?;
+        let urls = server.urls();
+        let said = if out.is_json() {
+            out.json(&Announcement { urls })
+        } else {
+            out.line(format_args!("listening on {}", urls.join(" ")))
+        };
+        if said.is_ok() {
+            interrupt.next().await;
+        }
+        tokio::select! {
+            () = server.shutdown() => {}
+            // Whoever asks twice does not want to wait.
+            () = interrupt.next() => {}
+        }
+        said?;
+        Ok(Exit::Ok)
+    }
+
+    fn builder(self) -> Result<Builder, UsageError> {
+        let quota = match u64::try_from(self.quota_backend_bytes) {
+            Ok(0) => Some(DEFAULT_QUOTA),
+            Ok(bytes) => Some(bytes),
+            Err(_) => None,
+        };
+        let builder = Server::builder()
+            .data_dir(self.data_dir)
+            .name(self.name)
+            .listen(self.listen_client_urls)
+            .advertise(self.advertise_client_urls)
+            .quota_backend_bytes(quota)
+            .max_request_bytes(self.max_request_bytes)
+            .max_txn_ops(self.max_txn_ops)
+            .auto_compaction(compaction(self.auto_compaction_mode, &self.auto_compaction_retention)?)
+            .progress_interval(self.watch_progress_notify_interval);
+        Ok(match self.restore {
+            Some(snapshot) => builder.restore(snapshot),
+            None => builder,
+        })
+    }
+}
+
+/// What etcd makes of mode and retention.
+fn compaction(mode: Mode, retention: &str) -> Result<AutoCompaction, UsageError> {
+    let wrong = |reason: &str| UsageError(format!("--auto-compaction-retention {retention}: {reason}"));
+    match (mode, retention.parse::<u32>()) {
+        (_, Ok(0)) => Ok(AutoCompaction::Off),
+        (Mode::Periodic, Ok(hours)) => {
+            Ok(AutoCompaction::Periodic(Duration::from_secs(u64::from(hours) * 3600)))
+        }
+        (Mode::Periodic, Err(_)) => match parse_duration(retention).map_err(|reason| wrong(&reason))? {
+            Duration::ZERO => Ok(AutoCompaction::Off),
+            age => Ok(AutoCompaction::Periodic(age)),
+        },
+        (Mode::Revision, Ok(revisions)) => Ok(AutoCompaction::Revisions(i64::from(revisions))),
+        (Mode::Revision, Err(_)) => Err(wrong("it is no number of revisions")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_is_read_as_etcd_does() {
+        let hours = |hours: u64| AutoCompaction::Periodic(Duration::from_secs(hours * 3600));
+        for (mode, text, expected) in [
+            (Mode::Periodic, "0", AutoCompaction::Off),
+            (Mode::Periodic, "0s", AutoCompaction::Off),
+            (Mode::Periodic, "2", hours(2)),
+            (Mode::Periodic, "30m", AutoCompaction::Periodic(Duration::from_secs(1800))),
+            (Mode::Revision, "0", AutoCompaction::Off),
+            (Mode::Revision, "1000", AutoCompaction::Revisions(1000)),
+        ] {
+            assert_eq!(compaction(mode, text).unwrap(), expected, "{mode:?} {text}");
+        }
+        for (mode, text) in [(Mode::Periodic, "-1"), (Mode::Revision, "1h"), (Mode::Revision, "")] {
+            assert!(compaction(mode, text).is_err(), "{mode:?} {text}");
+        }
+    }
+}
