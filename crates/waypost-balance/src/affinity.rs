@@ -1,5 +1,5 @@
-//! What the hashing policies have in common: hashes of keys and endpoints, and where a call goes when the endpoint of its hash cannot
-//! take it.
+//! What the hashing policies have in common: hashes of keys and endpoints, and where a call goes when the endpoint of
+//! its hash cannot take it.
 
 use crate::choose::rank;
 use crate::weights::Weights;
@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
 
-/// The hash of a key, for [`PickRequest::with_hash`]: XXH64 with seed 0, as gRPC and Envoy hash the header that a ring is looked up by.
+/// The hash of a key, for [`PickRequest::with_hash`]: XXH64 with seed 0, as gRPC and Envoy hash the header that a
+/// ring is looked up by.
 ///
 /// ```
 /// assert_eq!(waypost_balance::hash_key(b""), 0xef46_db37_51d8_e999);
@@ -17,7 +18,8 @@ pub fn hash_key(key: &[u8]) -> u64 {
     xxh64(key, 0)
 }
 
-/// The endpoints of a ring or table: what it is made of, and by what it is known to be the same. In the order of the picker.
+/// The endpoints of a ring or table: what it is made of, and by what it is known to be the same. In the order of the
+/// picker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Members {
     pub(crate) addresses: Box<[String]>,
@@ -34,10 +36,10 @@ impl Members {
         Self { addresses, weights: Weights::of(ready), hashes }
     }
 
-    /// Where calls with this hash go among the endpoints of the best rank: the one with the highest score for it (weighted rendezvous
-    /// hashing: Thaler and Ravishankar 1998; the score `-w / ln u` is from Schindelhauer and Schomaker, "Weighted distributed hash
-    /// tables", 2005). So the calls of an endpoint that cannot take them are spread over all others by weight, each hash stays together,
-    /// and no other hash moves.
+    /// Where calls with this hash go among the endpoints of the best rank: the one with the highest score for it
+    /// (weighted rendezvous hashing: Thaler and Ravishankar 1998; the score `-w / ln u` is from Schindelhauer and
+    /// Schomaker, "Weighted distributed hash tables", 2005). So the calls of an endpoint that cannot take them are
+    /// spread over all others by weight, each hash stays together, and no other hash moves.
     pub(crate) fn stand_in(
         &self,
         ready: &[Arc<EndpointState>],

@@ -46,8 +46,8 @@ pub(crate) fn best_from(
     best
 }
 
-/// One of the endpoints of the best rank, at random by weight. Those of weight 0 come after all others of their rank, and are
-/// equal among themselves. Looks at each endpoint twice at most.
+/// One of the endpoints of the best rank, at random by weight. Those of weight 0 come after all others of their rank,
+/// and are equal among themselves. Looks at each endpoint twice at most.
 pub(crate) fn draw_best(
     ready: &[Arc<EndpointState>],
     weight: impl Fn(usize) -> u32,

@@ -80,7 +80,8 @@ struct Load {
 // === impl EndpointState ===
 
 impl EndpointState {
-    /// A new endpoint: closed, not ejected, with no calls. `endpoint` is the one of the instance's endpoints that calls go to.
+    /// A new endpoint: closed, not ejected, with no calls. `endpoint` is the one of the instance's endpoints that
+    /// calls go to.
     pub fn new(key: InstanceKey, endpoint: Endpoint, instance: Arc<Instance>, now: Instant) -> Self {
         let gate = CachePadded::default();
         AtomicU8::store(&gate, CLOSED, Ordering::Relaxed);
@@ -144,8 +145,8 @@ impl EndpointState {
         self.gate.fetch_or(EJECTED, Ordering::AcqRel) & EJECTED == 0
     }
 
-    /// Ends an ejection: it takes calls again, with a [slow start](crate::SlowStart) where there is one, and with no failures in
-    /// a row. Returns `false` if it was not ejected.
+    /// Ends an ejection: it takes calls again, with a [slow start](crate::SlowStart) where there is one, and with no
+    /// failures in a row. Returns `false` if it was not ejected.
     pub fn readmit(&self) -> bool {
         self.load.consecutive_failures.store(0, Ordering::Relaxed);
         self.restart_slow_start();
@@ -201,8 +202,9 @@ impl EndpointState {
         self.load.consecutive_failures.load(Ordering::Relaxed)
     }
 
-    /// How long its calls take at present, by the average that [`PeakEwma`](crate::PeakEwma) keeps: it follows rises at once, falls
-    /// slowly, and counts failures as slowness. `None` before the first call has ended, and under policies that do not measure.
+    /// How long its calls take at present, by the average that [`PeakEwma`](crate::PeakEwma) keeps: it follows rises
+    /// at once, falls slowly, and counts failures as slowness. `None` before the first call has ended, and under
+    /// policies that do not measure.
     pub fn latency(&self, now: Instant) -> Option<Duration> {
         let seconds = self.load.latency.estimate(self.tick(now))?;
         Some(Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX))
@@ -281,8 +283,8 @@ impl Started {
         self.at
     }
 
-    /// The first answer has come at `now`: latency is measured up to here rather than to the end. For calls that go on for long after
-    /// it, as streams do: how long they last says nothing about the endpoint.
+    /// The first answer has come at `now`: latency is measured up to here rather than to the end. For calls that go
+    /// on for long after it, as streams do: how long they last says nothing about the endpoint.
     pub fn answered(&mut self, now: Instant) {
         if !self.measured {
             self.measured = true;
@@ -291,8 +293,8 @@ impl Started {
         }
     }
 
-    /// The call has ended at `now`. Its latency is recorded, unless it was [answered](Self::answered) before: of a call that went well
-    /// as it is, of one that failed as slowness, of one that was cancelled as "at least so long".
+    /// The call has ended at `now`. Its latency is recorded, unless it was [answered](Self::answered) before: of a
+    /// call that went well as it is, of one that failed as slowness, of one that was cancelled as "at least so long".
     pub fn finished(mut self, now: Instant, outcome: Outcome) {
         self.finished = true;
         let took = (!self.measured).then(|| now.saturating_duration_since(self.at));

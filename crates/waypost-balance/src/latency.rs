@@ -1,7 +1,7 @@
 //! How long calls take on an endpoint: a moving average that follows rises at once and falls slowly.
 //!
-//! The peak-sensitive, exponentially weighted moving average of Finagle's `PeakEwma`. After a sample `s`, `dt` after the last
-//! one and with the decay `tau`:
+//! The peak-sensitive, exponentially weighted moving average of Finagle's `PeakEwma`. After a sample `s`, `dt` after
+//! the last one and with the decay `tau`:
 //!
 //! ```text
 //! estimate = s                                            if s > estimate   (a peak is believed at once)
@@ -42,8 +42,8 @@ pub(crate) struct Latency {
     estimate: AtomicU64,
 }
 
-/// Time since the endpoint became known, in steps of 2^17 ns (131 µs). It wraps after 6.5 days, which an endpoint without a call for
-/// that long sees as an estimate that has fallen by less.
+/// Time since the endpoint became known, in steps of 2^17 ns (131 µs). It wraps after 6.5 days, which an endpoint
+/// without a call for that long sees as an estimate that has fallen by less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick(u32);
 
@@ -127,8 +127,9 @@ impl Gauge {
                 let (took, kept) = (took.as_secs_f32(), kept(self, now.seconds_since(at)));
                 Some(if took > last { took } else { last * kept + took * (1.0 - kept) })
             }
-            // How fast it fails must not make it attractive. One failure among many calls that go well doubles the estimate; an
-            // endpoint that only fails is at the penalty after a few calls, whatever its calls used to take.
+            // How fast it fails must not make it attractive. One failure among many calls that go well doubles the
+            // estimate; an endpoint that only fails is at the penalty after a few calls, whatever its calls used to
+            // take.
             (Sample::Failed(took, _), None) => Some(took.as_secs_f32().max(self.failure_penalty)),
             (Sample::Failed(took, in_a_row), Some(_)) => {
                 let base = fallen.unwrap_or(LEAST).max(took.as_secs_f32());

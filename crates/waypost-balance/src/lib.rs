@@ -7,9 +7,28 @@
 //! Three things meet in a pick:
 //!
 //! * [`EndpointState`], one for each endpoint, shared between the picker and the calls under way: calls in flight,
-//!   successes and failures, and the [`Gate`] that says whether it takes calls at this instant;
-//! * [`Policy`] and the [`Picker`] that it builds: [`RoundRobin`], [`LeastRequest`];
+//!   successes and failures, latency, and the [`Gate`] that says whether it takes calls at this instant;
+//! * [`Policy`] and the [`Picker`] that it builds;
 //! * [`PickRequest`], what one call says of itself: the time, its hash, the endpoints that it has already tried.
+//!
+//! # Which policy
+//!
+//! | policy | what it does | for |
+//! |---|---|---|
+//! | [`RoundRobin`] | in turn | calls that cost the same, on servers that are alike |
+//! | [`Random`] | any | the same, with many clients of few calls each |
+//! | [`WeightedRoundRobin`] | in turn, by weight | servers of different size |
+//! | [`LeastRequest`] | the less loaded of two | calls of different cost |
+//! | [`PeakEwma`] | the one of two that will answer sooner | servers of which some are slow at times |
+//! | [`RingHash`] | by hash; only what must moves when the set changes | caches and sessions |
+//! | [`Maglev`] | by hash; even, and fast for large sets | caches of large fleets |
+//!
+//! Two stand in front of any of them: [`ZoneAware`] keeps calls in the client's zone while that has the capacity, and
+//! [`SlowStart`] lets an endpoint that has come, or come back, have its share by and by. `ZoneAware` goes outside:
+//! `ZoneAware::new(SlowStart::new(PeakEwma::default()), "eu-west-1a")`.
+//!
+//! Beside them, [`OutlierDetector`] sets endpoints aside whose calls go badly, and [`Subset`] says which endpoints of a
+//! large fleet a client connects to at all.
 //!
 //! ```
 //! use std::sync::Arc;

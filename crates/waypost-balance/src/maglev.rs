@@ -6,21 +6,22 @@ use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
 
-/// Gives calls with the same [hash](PickRequest::hash) to the same endpoint: the hash is looked up in a table whose slots are shared out
-/// among the endpoints. A call without a hash goes to any of them.
+/// Gives calls with the same [hash](PickRequest::hash) to the same endpoint: the hash is looked up in a table whose
+/// slots are shared out among the endpoints. A call without a hash goes to any of them.
 ///
-/// Compared with [`RingHash`](crate::RingHash): shares are even (to 1 % where there are 100 slots for each endpoint, rather than to 6 to 9 %), a
-/// look-up is one memory access rather than a search, and a change of the set moves a few more hashes than it must. When an endpoint cannot
-/// take a call (ejected, or tried before), the call goes where all calls with that hash then go; only when the set changes is a table built,
-/// and not even then if it is the same set.
+/// Compared with [`RingHash`](crate::RingHash): shares are even (to 1 % where there are 100 slots for each endpoint,
+/// rather than to 6 to 9 %), a look-up is one memory access rather than a search, and a change of the set moves a few
+/// more hashes than it must. When an endpoint cannot take a call (ejected, or tried before), the call goes where all
+/// calls with that hash then go; only when the set changes is a table built, and not even then if it is the same set.
 ///
-/// The table is that of "Maglev: A Fast and Reliable Software Network Load Balancer" (Eisenbud et al., NSDI 2016, section 3.4): every endpoint
-/// has an order of preference over all slots, and they take turns to take the slot that they prefer among those that are left. As in Envoy,
-/// an endpoint of lower weight has fewer turns: in round `r`, one of weight `w` has had `r * w / highest` turns.
+/// The table is that of "Maglev: A Fast and Reliable Software Network Load Balancer" (Eisenbud et al., NSDI 2016,
+/// section 3.4): every endpoint has an order of preference over all slots, and they take turns to take the slot that
+/// they prefer among those that are left. As in Envoy, an endpoint of lower weight has fewer turns: in round `r`, one
+/// of weight `w` has had `r * w / highest` turns.
 ///
-/// The size is the same for sets of any size, since another size would move all hashes. For more than 655 endpoints shares are less even than 1 %:
-/// take [655,373](Self::with_table_size) slots. Weight 0 means no slots: the endpoint is used when no other can be. If all weights are 0,
-/// all are equal.
+/// The size is the same for sets of any size, since another size would move all hashes. For more than 655 endpoints
+/// shares are less even than 1 %: take [655,373](Self::with_table_size) slots. Weight 0 means no slots: the endpoint
+/// is used when no other can be. If all weights are 0, all are equal.
 #[derive(Debug, Clone)]
 pub struct Maglev {
     size: usize,
@@ -99,7 +100,8 @@ impl Table {
             .filter(|&(_, &weight)| weight > 0)
             .map(|((member, address), &weight)| Preference::new(member, address, weight, size))
             .collect();
-        // By address rather than by place, so that the same set makes the same table on every client, in whatever order it comes.
+        // By address rather than by place, so that the same set makes the same table on every client, in whatever
+        // order it comes.
         preferences.sort_by_key(|preference| &members.addresses[preference.member as usize]);
         let highest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1);
         let mut slots = vec![FREE; if preferences.is_empty() { 0 } else { size }];

@@ -2,10 +2,12 @@
 //!
 //! [`OutlierDetector`] is fed with outcomes by way of the endpoints: every call that ends is counted in its
 //! [`EndpointState`], without a lock. It looks at the counts when it is told the time, opens and closes the
-//! endpoints' gates, and says what it did. The rules are those of [gRFC A50] (success rate and failure percentage, ejection times that grow, a cap), with
-//! two of Envoy's besides: ejection after failures in a row, at once rather than at the end of the interval, and the panic threshold.
+//! endpoints' gates, and says what it did. The rules are those of [gRFC A50] (success rate and failure percentage,
+//! ejection times that grow, a cap), with two of Envoy's besides: ejection after failures in a row, at once rather
+//! than at the end of the interval, and the panic threshold.
 //!
-//! A50's `enforcement_percentage` is left out: it is for rolling the feature out under control of a mesh. What is not wanted is set to `None`.
+//! A50's `enforcement_percentage` is left out: it is for rolling the feature out under control of a mesh. What is not
+//! wanted is set to `None`.
 //!
 //! [gRFC A50]: https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md
 
@@ -118,8 +120,8 @@ impl OutlierDetector {
         Self { settings, members: Vec::new(), next_sweep, panic: false }
     }
 
-    /// The endpoints that there are now: all of the fleet, with a connection or without, so that one which reconnects stays ejected. Those
-    /// that were there before keep their record. One that is gone is no longer ejected.
+    /// The endpoints that there are now: all of the fleet, with a connection or without, so that one which reconnects
+    /// stays ejected. Those that were there before keep their record. One that is gone is no longer ejected.
     pub fn set_endpoints<'a>(
         &mut self,
         endpoints: impl IntoIterator<Item = &'a Arc<EndpointState>>,
@@ -142,8 +144,8 @@ impl OutlierDetector {
         events
     }
 
-    /// Looks at one endpoint for failures in a row, and ejects it if there are enough. For use when a call has failed there: where
-    /// [`OutlierSettings::suspects`] says no, which takes no lock, it would do nothing.
+    /// Looks at one endpoint for failures in a row, and ejects it if there are enough. For use when a call has failed
+    /// there: where [`OutlierSettings::suspects`] says no, which takes no lock, it would do nothing.
     pub fn examine(&mut self, endpoint: &Arc<EndpointState>, now: Instant) -> Vec<OutlierEvent> {
         let mut events = Vec::new();
         if self.settings.suspects(endpoint)
@@ -155,8 +157,9 @@ impl OutlierDetector {
         events
     }
 
-    /// Does what is due at `now`: ends ejections, and at the end of each interval looks at its calls. Also notices failures in a row that it
-    /// was not told of by [`examine`](Self::examine), and endpoints that have lost their connection.
+    /// Does what is due at `now`: ends ejections, and at the end of each interval looks at its calls. Also notices
+    /// failures in a row that it was not told of by [`examine`](Self::examine), and endpoints that have lost their
+    /// connection.
     pub fn tick(&mut self, now: Instant) -> Vec<OutlierEvent> {
         let mut events = Vec::new();
         self.readmit_due(now, &mut events);

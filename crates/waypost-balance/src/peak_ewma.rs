@@ -6,18 +6,20 @@ use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Draws two endpoints at random and takes the one where the call is expected to end sooner: its latency, by a moving average that
-/// follows rises at once, times the calls in flight there with this one.
+/// Draws two endpoints at random and takes the one where the call is expected to end sooner: its latency, by a moving
+/// average that follows rises at once, times the calls in flight there with this one.
 ///
-/// It keeps calls away from an endpoint that is slow before calls have piled up there, which [`LeastRequest`](crate::LeastRequest)
-/// only does after. Failures count as slowness, so that an endpoint that fails fast does not look fast. The estimate falls while there
-/// are no calls, so that a shunned endpoint is tried again: from ten times the others' latency after `decay * ln 10`, with one call.
+/// It keeps calls away from an endpoint that is slow before calls have piled up there, which
+/// [`LeastRequest`](crate::LeastRequest) only does after. Failures count as slowness, so that an endpoint that fails
+/// fast does not look fast. The estimate falls while there are no calls, so that a shunned endpoint is tried again:
+/// from ten times the others' latency after `decay * ln 10`, with one call.
 ///
-/// The formula is that of Finagle's `PeakEwma` (see the load of power-of-two-choices balancers in its documentation). An endpoint
-/// without a finished call costs nothing for its first call, and [`failure_penalty`](Self::with_failure_penalty) for more.
+/// The formula is that of Finagle's `PeakEwma` (see the load of power-of-two-choices balancers in its documentation).
+/// An endpoint without a finished call costs nothing for its first call, and
+/// [`failure_penalty`](Self::with_failure_penalty) for more.
 ///
-/// Latency is recorded by [`Started::finished`](crate::Started::finished), or by [`Started::answered`](crate::Started::answered) where
-/// a call goes on after its first answer.
+/// Latency is recorded by [`Started::finished`](crate::Started::finished), or by
+/// [`Started::answered`](crate::Started::answered) where a call goes on after its first answer.
 #[derive(Debug, Clone)]
 pub struct PeakEwma {
     decay: Duration,
@@ -40,15 +42,16 @@ impl Default for PeakEwma {
 }
 
 impl PeakEwma {
-    /// The time in which the past loses all but 1/e of its weight: 10 s by default, at least 1 ms. Longer remembers slow endpoints for
-    /// longer, shorter tries them again sooner.
+    /// The time in which the past loses all but 1/e of its weight: 10 s by default, at least 1 ms. Longer remembers
+    /// slow endpoints for longer, shorter tries them again sooner.
     pub fn with_decay(mut self, decay: Duration) -> Self {
         self.decay = decay.max(SHORTEST_DECAY);
         self
     }
 
-    /// The latency that an endpoint counts with when all its calls fail: 10 s by default. A single failure doubles its estimate, the nth in
-    /// a row multiplies it by 2^n, until it is there. It should be well above the latency of any call.
+    /// The latency that an endpoint counts with when all its calls fail: 10 s by default. A single failure doubles
+    /// its estimate, the nth in a row multiplies it by 2^n, until it is there. It should be well above the latency of
+    /// any call.
     pub fn with_failure_penalty(mut self, penalty: Duration) -> Self {
         self.failure_penalty = penalty;
         self

@@ -6,18 +6,19 @@ use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
 
-/// Gives calls with the same [hash](PickRequest::hash) to the same endpoint: each endpoint has points on a ring, and a hash belongs to the
-/// next point. A call without a hash goes to any of them.
+/// Gives calls with the same [hash](PickRequest::hash) to the same endpoint: each endpoint has points on a ring, and
+/// a hash belongs to the next point. A call without a hash goes to any of them.
 ///
-/// When an endpoint leaves, only its hashes move, to all others alike; when one comes, it takes its share from all others and no other hash
-/// moves. When one cannot take a call (ejected, or tried before), the call goes where all calls with that hash then go; only when the set
-/// changes is a ring built, and not even then if it is the same set.
+/// When an endpoint leaves, only its hashes move, to all others alike; when one comes, it takes its share from all
+/// others and no other hash moves. When one cannot take a call (ejected, or tried before), the call goes where all
+/// calls with that hash then go; only when the set changes is a ring built, and not even then if it is the same set.
 ///
-/// Points are placed as gRPC (gRFC A42) and Envoy (`ring_hash`, after ketama) place them: the nth at XXH64 of `address_n`. They differ
-/// in how many there are. There, an endpoint has as many points as fill a ring of at least 1,024 together with the others,
-/// so that everyone's number of points changes with the size of the fleet, and hashes move between endpoints that neither came nor left. Here it
-/// depends on weight alone: weight `w` has `256 * w / r` points, where `r` is the highest weight rounded up to a power of two. Between 128 and 256
-/// for equal weights, so that shares differ by 6 to 9 % (standard deviation). All move only when the highest weight passes a power of two.
+/// Points are placed as gRPC (gRFC A42) and Envoy (`ring_hash`, after ketama) place them: the nth at XXH64 of
+/// `address_n`. They differ in how many there are. There, an endpoint has as many points as fill a ring of at least
+/// 1,024 together with the others, so that everyone's number of points changes with the size of the fleet, and hashes
+/// move between endpoints that neither came nor left. Here it depends on weight alone: weight `w` has `256 * w / r`
+/// points, where `r` is the highest weight rounded up to a power of two. Between 128 and 256 for equal weights, so
+/// that shares differ by 6 to 9 % (standard deviation). All move only when the highest weight passes a power of two.
 ///
 /// Weight 0 means no points: the endpoint is used when no other can be. If all weights are 0, all are equal.
 #[derive(Debug, Clone)]
@@ -52,8 +53,9 @@ impl Default for RingHash {
 }
 
 impl RingHash {
-    /// Points for the highest weight, if that is a power of two: 256 by default, at least 1. The share of an endpoint deviates by the
-    /// square root of its points; a point takes 12 bytes. A ring has at most 1,048,576, or one for each endpoint.
+    /// Points for the highest weight, if that is a power of two: 256 by default, at least 1. The share of an endpoint
+    /// deviates by the square root of its points; a point takes 12 bytes. A ring has at most 1,048,576, or one for
+    /// each endpoint.
     pub fn with_points(mut self, points: u32) -> Self {
         self.points = points.max(1);
         self

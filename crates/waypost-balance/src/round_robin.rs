@@ -52,8 +52,8 @@ impl Policy for RoundRobin {
 impl Picker for RoundRobinPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let count = self.ready.len();
-        // A second attempt takes no turn: of two endpoints one of which fails, it would always leave the next turn to the failing one.
-        // Nor does it go to the neighbour, which would get the retries of all.
+        // A second attempt takes no turn: of two endpoints one of which fails, it would always leave the next turn to
+        // the failing one. Nor does it go to the neighbour, which would get the retries of all.
         let turns = if request.exclude.is_empty() { count.min(TURNS) } else { 0 };
         for _ in 0..turns {
             let index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
@@ -61,7 +61,8 @@ impl Picker for RoundRobinPicker {
                 return Some(index);
             }
         }
-        // At random: turns are taken eight at a time here, which in a fleet of eight that is all ejected always ends at the same one.
+        // At random: turns are taken eight at a time here, which in a fleet of eight that is all ejected always ends
+        // at the same one.
         draw_best(&self.ready, |_| 1, request)
     }
 }

@@ -1,9 +1,9 @@
 //! A round of turns in which every endpoint has as many as its weight, spread as evenly as can be.
 //!
-//! After `t` turns an endpoint that is due the fraction `f` of all turns should have had `t * f`. Tijdeman's algorithm ("The chairman
-//! assignment problem", Discrete Mathematics 32, 1980) keeps everyone within `1 - 1/(2k - 2)` of that at all times, `k` being the number
-//! of endpoints, and no algorithm can do better in general. It gives each turn to the one whose next turn is due the soonest,
-//! among those for whom the next turn is not too early:
+//! After `t` turns an endpoint that is due the fraction `f` of all turns should have had `t * f`. Tijdeman's
+//! algorithm ("The chairman assignment problem", Discrete Mathematics 32, 1980) keeps everyone within `1 - 1/(2k -
+//! 2)` of that at all times, `k` being the number of endpoints, and no algorithm can do better in general. It gives
+//! each turn to the one whose next turn is due the soonest, among those for whom the next turn is not too early:
 //!
 //! ```text
 //! turn c + 1 is not too early from    t = (c + 1/m) / f         m = 2k - 2
@@ -14,7 +14,8 @@ use crate::weights::Weights;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Rounds are exact up to this many turns, or four for each endpoint. Beyond, weights are rounded to fractions of so many turns.
+/// Rounds are exact up to this many turns, or four for each endpoint. Beyond, weights are rounded to fractions of so
+/// many turns.
 const MOST_TURNS: u64 = 16_384;
 
 /// Whose turn is when: indices of endpoints. Empty for no endpoints.
@@ -51,8 +52,10 @@ fn turns(mut weighted: Vec<(u32, u64)>) -> Vec<(u32, u64)> {
 fn spread(turns: &[(u32, u64)]) -> Box<[u32]> {
     let round: u64 = turns.iter().map(|(_, turns)| turns).sum();
     let m = 2 * turns.len() as u64 - 2;
-    // Of the turn after `had` turns: the first instant at which it is not too early, and the last at which it is not too late.
+    // Of the turn after `had` turns: the first instant at which it is not too early, and the last at which it is not
+    // too late.
     let window = |turns: u64, had: u64| {
+        let [round, m, turns, had] = [round, m, turns, had].map(u128::from);
         let earliest = (round * (had * m + 1)).div_ceil(turns * m);
         let due = round * (had * m + m - 1) / (turns * m);
         (earliest, due)
@@ -61,7 +64,7 @@ fn spread(turns: &[(u32, u64)]) -> Box<[u32]> {
     let mut early: BinaryHeap<_> =
         turns.iter().enumerate().map(|(at, &(_, turns))| Reverse((window(turns, 0), at))).collect();
     let mut eligible = BinaryHeap::new();
-    (1..=round)
+    (1..=u128::from(round))
         .filter_map(|now| {
             while let Some(&Reverse(((earliest, due), at))) = early.peek()
                 && earliest <= now

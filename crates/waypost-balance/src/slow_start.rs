@@ -7,13 +7,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Puts a slow start in front of a policy: an endpoint that is new, has reconnected, or returns from an ejection gets a tenth of its share at first, and
-/// more from call to call until it has all of it after [`window`](Self::with_window). Caches are cold then, code is not compiled,
-/// pools are empty; and one that was ejected may fail again.
+/// Puts a slow start in front of a policy: an endpoint that is new, has reconnected, or returns from an ejection gets
+/// a tenth of its share at first, and more from call to call until it has all of it after
+/// [`window`](Self::with_window). Caches are cold then, code is not compiled, pools are empty; and one that was
+/// ejected may fail again.
 ///
-/// As in Envoy, the share after the time `t` is `max(least, (t / window) ^ (1 / aggression))`. The time counts from the first call after it
-/// came or came back. The share is kept by refusing picks: of an endpoint whose share is a fifth four picks of five are taken back, and the policy is
-/// asked again, up to four times for a call. Where everything is new, so that there is nothing to compare with, one of the picks counts.
+/// As in Envoy, the share after the time `t` is `max(least, (t / window) ^ (1 / aggression))`. The time counts from
+/// the first call after it came or came back. The share is kept by refusing picks: of an endpoint whose share is a
+/// fifth four picks of five are taken back, and the policy is asked again, up to four times for a call. Where
+/// everything is new, so that there is nothing to compare with, one of the picks counts.
 ///
 /// For the policies that do not hash: under one that does, the same pick comes back, so nothing changes.
 ///

@@ -6,19 +6,21 @@ use waypost_model::Endpoint;
 
 /// Which endpoints a client connects to: the `size` that come first in an order of the client's own.
 ///
-/// With a thousand clients and a thousand servers, connections from all to all are a million, and every server spends its time on health checks and
-/// keepalives. Twenty to a hundred for each client are enough to balance over.
+/// With a thousand clients and a thousand servers, connections from all to all are a million, and every server spends
+/// its time on health checks and keepalives. Twenty to a hundred for each client are enough to balance over.
 ///
-/// The order is by rendezvous hashing: of the client's name and the endpoint's address. So a client with the same name has the same
-/// subset after a restart; clients need to know nothing of each other; and when an endpoint leaves, only the clients that had it replace it, each by
-/// one other, while one that comes takes the place of one endpoint in the subsets of a `size / n` of the clients.
+/// The order is by rendezvous hashing: of the client's name and the endpoint's address. So a client with the same
+/// name has the same subset after a restart; clients need to know nothing of each other; and when an endpoint leaves,
+/// only the clients that had it replace it, each by one other, while one that comes takes the place of one endpoint
+/// in the subsets of a `size / n` of the clients.
 ///
-/// Google's deterministic subsetting ("Site Reliability Engineering", chapter 20) was simulated beside it (`tests/subsets.rs`), with 300 clients,
-/// 300 servers and 10 connections for each client. Where clients are numbered without gaps, its loads are all the same, which rendezvous cannot do
-/// (the number of clients of a server is binomial: a mean of `m` clients deviates by its square root). But it shuffles the servers anew whenever their
-/// number changes, so that one server that leaves moves nearly every connection of the fleet, where rendezvous moves one in 300. And Waypost's clients
-/// are not numbered: with numbers drawn at random, as each client would have to, its loads deviate as much as those of rendezvous. It would
-/// cost all of the stability and gain nothing.
+/// Google's deterministic subsetting ("Site Reliability Engineering", chapter 20) was simulated beside it
+/// (`tests/subsets.rs`), with 300 clients, 300 servers and 10 connections for each client. Where clients are numbered
+/// without gaps, its loads are all the same, which rendezvous cannot do (the number of clients of a server is
+/// binomial: a mean of `m` clients deviates by its square root). But it shuffles the servers anew whenever their
+/// number changes, so that one server that leaves moves nearly every connection of the fleet, where rendezvous moves
+/// one in 300. And Waypost's clients are not numbered: with numbers drawn at random, as each client would have to,
+/// its loads deviate as much as those of rendezvous. It would cost all of the stability and gain nothing.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -42,7 +44,8 @@ pub struct Subset {
 // === impl Subset ===
 
 impl Subset {
-    /// For the client of this name: its pod, host or instance id. It is to differ from client to client, and to survive a restart.
+    /// For the client of this name: its pod, host or instance id. It is to differ from client to client, and to
+    /// survive a restart.
     pub fn new(client: impl AsRef<[u8]>, size: NonZeroUsize) -> Self {
         Self { client: hash_key(client.as_ref()), size }
     }
@@ -52,7 +55,8 @@ impl Subset {
         self.size
     }
 
-    /// The chosen ones: indices into `fleet`, rising. All, if there are no more than [`size`](Self::size). Takes time in the size of the fleet.
+    /// The chosen ones: indices into `fleet`, rising. All, if there are no more than [`size`](Self::size). Takes time
+    /// in the size of the fleet.
     pub fn choose<'a>(&self, fleet: impl IntoIterator<Item = &'a Endpoint>) -> Vec<usize> {
         let mut order: Vec<(u64, usize)> = fleet
             .into_iter()

@@ -9,17 +9,18 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Gives calls to the endpoints in turn, each as often as its weight says, and spread evenly: with weights 5, 1 and 1 the first is not
-/// picked five times on end.
+/// Gives calls to the endpoints in turn, each as often as its weight says, and spread evenly: with weights 5, 1 and 1
+/// the first is not picked five times on end.
 ///
-/// The turns of one round are worked out when the picker is built, so that a pick is one atomic increment and one look-up. (The
-/// alternatives keep a lock or a queue that every pick reorders, as earliest-deadline-first schedulers do, or skip over turns, as gRPC's static
-/// stride scheduler does, which takes time in the ratio of the weights.) Within a round, and from its start, no endpoint is ever a full call
-/// ahead of or behind its share. A round has as many turns as the weights have in lowest terms, so weights of 100 and 200
-/// make a round of three; it is exact up to 16,384 turns (or four for each endpoint), and rounded to that many beyond.
+/// The turns of one round are worked out when the picker is built, so that a pick is one atomic increment and one
+/// look-up. (The alternatives keep a lock or a queue that every pick reorders, as earliest-deadline-first schedulers
+/// do, or skip over turns, as gRPC's static stride scheduler does, which takes time in the ratio of the weights.)
+/// Within a round, and from its start, no endpoint is ever a full call ahead of or behind its share. A round has as
+/// many turns as the weights have in lowest terms, so weights of 100 and 200 make a round of three; it is exact up to
+/// 16,384 turns (or four for each endpoint), and rounded to that many beyond.
 ///
-/// Weights are read when the picker is built, so they may change at any time; the turn is kept then. Weight 0 means no calls, unless no
-/// other endpoint takes any. If all weights are 0, all are equal.
+/// Weights are read when the picker is built, so they may change at any time; the turn is kept then. Weight 0 means
+/// no calls, unless no other endpoint takes any. If all weights are 0, all are equal.
 #[derive(Debug, Clone, Default)]
 pub struct WeightedRoundRobin {
     start: usize,
@@ -35,7 +36,8 @@ struct WeightedRoundRobinPicker {
 // === impl WeightedRoundRobin ===
 
 impl WeightedRoundRobin {
-    /// Starts somewhere else for each `start`: give it a random number, so that clients do not all start at the same endpoint.
+    /// Starts somewhere else for each `start`: give it a random number, so that clients do not all start at the same
+    /// endpoint.
     pub fn starting_at(start: usize) -> Self {
         // Half of the range is left, so that the turn does not wrap within the life of a process.
         Self { start: start >> 1 }

@@ -9,24 +9,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Puts the choice of a zone in front of a policy: calls stay in the client's own zone as long as that has the capacity for them, since calls
-/// to other zones are slower and cost money; what is too much for it goes to the other zones, in proportion to what they can spare.
+/// Puts the choice of a zone in front of a policy: calls stay in the client's own zone as long as that has the
+/// capacity for them, since calls to other zones are slower and cost money; what is too much for it goes to the other
+/// zones, in proportion to what they can spare.
 ///
-/// Clients are taken to be spread evenly over the zones. Then a zone has its fair part of the capacity if it has a `1 / zones` of the whole, and one
-/// that has less keeps
+/// Clients are taken to be spread evenly over the zones. Then a zone has its fair part of the capacity if it has a `1
+/// / zones` of the whole, and one that has less keeps
 ///
 /// ```text
 /// own = min(1, headroom * capacity(own zone) * zones / capacity(all))
 /// ```
 ///
-/// of its calls. The rest goes to each other zone by what it has above the fair part. Capacity is the sum of the weights of the endpoints that
-/// take calls now (not ejected, not closed), looked at every 64 picks, or as many as there are endpoints if that is more. This is Envoy's
-/// zone-aware routing, with Envoy's overprovisioning factor of 1.4 as the headroom: a zone of unlucky size, or one that has lost a third of its
-/// endpoints, still serves itself.
+/// of its calls. The rest goes to each other zone by what it has above the fair part. Capacity is the sum of the
+/// weights of the endpoints that take calls now (not ejected, not closed), looked at every 64 picks, or as many as
+/// there are endpoints if that is more. This is Envoy's zone-aware routing, with Envoy's overprovisioning factor of
+/// 1.4 as the headroom: a zone of unlucky size, or one that has lost a third of its endpoints, still serves itself.
 ///
-/// An endpoint without a zone belongs to a zone of its own kind, which is never the client's. Within a zone the policy picks as it does on
-/// its own; a call that the zone cannot take (all tried, all ejected) goes to another one if that can. Calls with a hash choose the zone by it, so
-/// they stay together.
+/// An endpoint without a zone belongs to a zone of its own kind, which is never the client's. Within a zone the
+/// policy picks as it does on its own; a call that the zone cannot take (all tried, all ejected) goes to another one
+/// if that can. Calls with a hash choose the zone by it, so they stay together.
 ///
 /// ```
 /// use waypost_balance::{PeakEwma, ZoneAware};

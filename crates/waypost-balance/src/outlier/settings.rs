@@ -10,15 +10,16 @@ use std::time::Duration;
 pub struct OutlierSettings {
     /// How often success rates and failure percentages are looked at: 10 s by default, at least 1 ms.
     pub interval: Duration,
-    /// How long an ejection lasts, times the number of times that the endpoint was ejected: 30 s by default. That number falls by one
-    /// with each interval that ends without the endpoint being ejected.
+    /// How long an ejection lasts, times the number of times that the endpoint was ejected: 30 s by default. That
+    /// number falls by one with each interval that ends without the endpoint being ejected.
     pub base_ejection_time: Duration,
     /// The longest that an ejection lasts: 300 s by default, and at least as long as the base.
     pub max_ejection_time: Duration,
     /// No more are ejected once so many percent of all endpoints are: 10 by default. One may always be, unless it is 0.
     pub max_ejection_percent: u8,
-    /// While less than so many percent of all endpoints take calls and are not ejected, ejected ones are used as well: 50 by default, 0 for never.
-    /// If most of the fleet looks bad, the fault is likely elsewhere, and the few that look good would go down under the calls of all.
+    /// While less than so many percent of all endpoints take calls and are not ejected, ejected ones are used as
+    /// well: 50 by default, 0 for never. If most of the fleet looks bad, the fault is likely elsewhere, and the few
+    /// that look good would go down under the calls of all.
     pub panic_threshold: u8,
     /// Ejects an endpoint after so many failures in a row: 5 by default.
     pub consecutive_failures: Option<u32>,
@@ -28,7 +29,8 @@ pub struct OutlierSettings {
     pub failure_percentage: Option<FailurePercentage>,
 }
 
-/// Ejects an endpoint whose success rate in an interval is below `mean - stdev * factor`, over all endpoints with enough calls.
+/// Ejects an endpoint whose success rate in an interval is below `mean - stdev * factor`, over all endpoints with
+/// enough calls.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SuccessRate {
@@ -74,8 +76,8 @@ impl Default for OutlierSettings {
 }
 
 impl OutlierSettings {
-    /// Whether failures in a row are enough to [examine](super::OutlierDetector::examine) an endpoint. For every call that fails: it reads two
-    /// words.
+    /// Whether failures in a row are enough to [examine](super::OutlierDetector::examine) an endpoint. For every call
+    /// that fails: it reads two words.
     pub fn suspects(&self, endpoint: &EndpointState) -> bool {
         self.consecutive_failures.is_some_and(|most| endpoint.consecutive_failures() >= most.max(1))
             && endpoint.gate() != Gate::Ejected

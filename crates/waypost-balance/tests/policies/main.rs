@@ -6,6 +6,7 @@
     reason = "counts and times of tests are small"
 )]
 
+mod allocations;
 mod fleet;
 mod hashing;
 mod hazards;

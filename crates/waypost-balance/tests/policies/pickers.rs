@@ -20,6 +20,9 @@ fn rank(sketch: &Sketch) -> Option<u8> {
 }
 
 proptest! {
+    // Each case is of 28 policies.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn a_pick_is_of_the_best_rank_there_is(
         sketches in prop::collection::vec(sketch(), 0..40),
@@ -67,7 +70,9 @@ proptest! {
             }
         }
     }
+}
 
+proptest! {
     #[test]
     fn round_robin_is_fair_to_one_call(count in 1_usize..30, start in any::<usize>(), calls in 0_usize..300) {
         let now = Instant::now();
@@ -233,4 +238,36 @@ fn pickers_are_shared_between_threads() {
     fn shared<T: Send + Sync + ?Sized>() {}
     shared::<dyn Picker>();
     shared::<EndpointState>();
+}
+
+#[test]
+fn picks_and_calls_from_many_threads_are_all_counted() {
+    const THREADS: u64 = 4;
+    const CALLS: u64 = 2_000;
+    let now = Instant::now();
+    for policy in every_policy() {
+        let ready =
+            fleet(&[Sketch { zone: "a", ..OPEN }, Sketch { zone: "b", weight: 7, ..OPEN }, OPEN], now).0;
+        let picker = policy.build(Arc::clone(&ready), None);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (ready, picker) = (&ready, &picker);
+                scope.spawn(move || {
+                    let dice = Dice::new(thread);
+                    let random = || dice.roll();
+                    for call in 0..CALLS {
+                        let now = now + std::time::Duration::from_micros(call * 50);
+                        let index = picker.pick(&PickRequest::new(now, &random)).unwrap();
+                        let outcome = if call % 10 == 0 { Outcome::Failed } else { Outcome::Ok };
+                        ready[index]
+                            .started(now)
+                            .finished(now + std::time::Duration::from_millis(1), outcome);
+                    }
+                });
+            }
+        });
+        assert!(ready.iter().all(|endpoint| endpoint.in_flight() == 0));
+        assert_eq!(ready.iter().map(|endpoint| endpoint.calls()).sum::<u64>(), THREADS * CALLS);
+        assert_eq!(ready.iter().map(|endpoint| endpoint.failures()).sum::<u64>(), THREADS * CALLS / 10);
+    }
 }

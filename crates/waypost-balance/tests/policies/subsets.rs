@@ -16,8 +16,8 @@ fn subset(client: usize, size: usize, servers: &[Endpoint]) -> Vec<usize> {
     Subset::new(format!("client-{client}"), NonZeroUsize::new(size).unwrap()).choose(servers)
 }
 
-/// "Site Reliability Engineering", chapter 20: clients in rounds of `n / size`; each round shuffles the servers in its own way, and each of its
-/// clients takes a piece.
+/// "Site Reliability Engineering", chapter 20: clients in rounds of `n / size`; each round shuffles the servers in
+/// its own way, and each of its clients takes a piece.
 fn google(client: u64, size: usize, servers: usize) -> Vec<usize> {
     let pieces = (servers / size) as u64;
     let dice = Dice::new(client / pieces);
