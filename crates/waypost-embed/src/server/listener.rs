@@ -15,6 +15,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
+use super::authority::Mended;
 use super::engine::Engine;
 use super::{plain, wording};
 
@@ -65,7 +66,8 @@ pub(super) async fn accept(listener: TcpListener, services: Routes, engine: Engi
         }
         let (services, engine) = (services.clone(), engine.clone());
         let service = tower::service_fn(move |request| answer(services.clone(), engine.clone(), request));
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection =
+            builder.serve_connection(TokioIo::new(Mended::new(stream)), TowerToHyperService::new(service));
         let connection = graceful.watch(connection.into_owned());
         connections.spawn(async move {
             if let Err(error) = connection.await {

@@ -12,10 +12,9 @@
 //! | `grpc.health.v1.Health` | `Check` and `Watch` of the server as a whole |
 //! | HTTP/1 | `/health`, `/livez`, `/readyz`, `/version` |
 //!
-//! Not there: TLS, unix sockets, `/metrics`, the JSON gateway, `RangeStream`. `etcdctl` 3.4 sends an `:authority` that is
-//! none (`http://host:port`) with `endpoint status`, `endpoint hashkv`, `defrag` and `move-leader`, and the HTTP/2 library
-//! refuses that; given the endpoint without `http://` it works.
+//! Not there: TLS, unix sockets, `/metrics`, the JSON gateway, `RangeStream`.
 
+mod authority;
 mod background;
 mod engine;
 mod error;

@@ -88,9 +88,7 @@ impl Fixture {
 
     fn command(&self, ctl: Ctl, line: &str) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(tool(ctl, "etcdctl"));
-        // 3.4 takes a scheme into the authority of its requests.
-        let endpoint = self.url().trim_start_matches("http://");
-        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(endpoint);
+        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(self.url());
         command.args(line.split_whitespace()).stdin(Stdio::null()).kill_on_drop(true);
         command
     }

@@ -1,0 +1,330 @@
+//! Lets in clients of etcd 3.4 whose requests have an `:authority` that is none.
+//!
+//! Their Go library takes the URL of an endpoint for its address where it speaks to one endpoint by name (status, hash,
+//! defragmentation, move of the leader), and sends `http://host:port` as `:authority`. Go's server does not look at it; the
+//! one here resets the stream. So the first request of a connection is looked at before HTTP/2 is: `://` becomes `j--`,
+//! which is as long in every encoding, so that nothing else changes: neither the frame, nor the table of headers to which
+//! later requests refer. Later requests of a connection have the same `:authority`.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A connection whose first request is looked at.
+pub(super) struct Mended<S> {
+    inner: S,
+    /// What was read and not passed on.
+    buffer: BytesMut,
+    /// Bytes of the buffer that may be passed on.
+    cleared: usize,
+    /// Whether the bytes that every connection of HTTP/2 begins with are behind.
+    opened: bool,
+    /// Whether there is nothing more to look for.
+    done: bool,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_HEADER: usize = 9;
+/// Frames of this length at least are not waited for.
+const LONG: usize = 64 << 10;
+
+const HEADERS: u8 = 1;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+
+/// Index of `:authority` in HPACK's static table.
+const AUTHORITY: usize = 1;
+
+// === impl Mended ===
+
+impl<S> Mended<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, buffer: BytesMut::new(), cleared: 0, opened: false, done: false }
+    }
+
+    /// Looks at what has been read, and clears what may be passed on.
+    fn look(&mut self) {
+        if !self.opened {
+            let known = self.buffer.len().min(PREFACE.len());
+            if self.buffer[..known] != PREFACE[..known] {
+                return self.give_up();
+            }
+            if known < PREFACE.len() {
+                return;
+            }
+            self.opened = true;
+            self.cleared = known;
+        }
+        while let Some([a, b, c, kind, flags, ..]) = self.buffer.get(self.cleared..) {
+            let (kind, flags) = (*kind, *flags);
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            if length >= LONG {
+                return self.give_up();
+            }
+            let start = self.cleared + FRAME_HEADER;
+            let Some(payload) = self.buffer.get_mut(start..start + length) else { return };
+            if kind == HEADERS {
+                // What is malformed is for others to refuse.
+                let _ = mend_headers(payload, flags);
+                return self.give_up();
+            }
+            self.cleared = start + length;
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.cleared = self.buffer.len();
+        self.done = true;
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if this.cleared > 0 {
+                let length = this.cleared.min(out.remaining());
+                out.put_slice(&this.buffer[..length]);
+                this.buffer.advance(length);
+                this.cleared -= length;
+                return Poll::Ready(Ok(()));
+            }
+            if this.done {
+                return Pin::new(&mut this.inner).poll_read(cx, out);
+            }
+            let mut chunk = [0; 4096];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut chunk))?;
+            if chunk.filled().is_empty() {
+                this.give_up();
+            } else {
+                this.buffer.extend_from_slice(chunk.filled());
+                this.look();
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+/// Finds `:authority` among the headers of a frame and mends it. `None`: there is none, or the frame is malformed.
+fn mend_headers(payload: &mut [u8], flags: u8) -> Option<()> {
+    let mut block = payload;
+    if flags & PADDED != 0 {
+        let (padding, rest) = block.split_first_mut()?;
+        let length = rest.len().checked_sub(usize::from(*padding))?;
+        block = &mut rest[..length];
+    }
+    if flags & PRIORITY != 0 {
+        block = block.get_mut(5..)?;
+    }
+    let mut at = 0;
+    loop {
+        let first = *block.get(at)?;
+        // Indexed, or a new size of the table: no value follows.
+        if first & 0x80 != 0 {
+            integer(block, &mut at, 7)?;
+            continue;
+        }
+        if first & 0xE0 == 0x20 {
+            integer(block, &mut at, 5)?;
+            continue;
+        }
+        let name = integer(block, &mut at, if first & 0x40 != 0 { 6 } else { 4 })?;
+        if name == 0 {
+            string(block, &mut at)?;
+        }
+        let (huffman, value) = string(block, &mut at)?;
+        if name == AUTHORITY {
+            mend_value(block.get_mut(value)?, huffman);
+            return Some(());
+        }
+    }
+}
+
+/// Reads an integer whose first byte has this many bits of it.
+fn integer(block: &[u8], at: &mut usize, bits: u32) -> Option<usize> {
+    let mask = (1_usize << bits) - 1;
+    let mut value = usize::from(*block.get(*at)?) & mask;
+    *at += 1;
+    if value < mask {
+        return Some(value);
+    }
+    for shift in [0, 7, 14] {
+        let byte = usize::from(*block.get(*at)?);
+        *at += 1;
+        value += (byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Passes over a string: whether it is in Huffman's code, and where it is.
+fn string(block: &[u8], at: &mut usize) -> Option<(bool, std::ops::Range<usize>)> {
+    let huffman = block.get(*at)? & 0x80 != 0;
+    let length = integer(block, at, 7)?;
+    let start = *at;
+    *at = start.checked_add(length).filter(|end| *end <= block.len())?;
+    Some((huffman, start..*at))
+}
+
+fn mend_value(value: &mut [u8], huffman: bool) {
+    for (scheme, mended) in [("http://", "httpj--"), ("https://", "httpsj--")] {
+        if !huffman {
+            if let Some(start) = value.get_mut(..scheme.len())
+                && start == scheme.as_bytes()
+            {
+                start.copy_from_slice(mended.as_bytes());
+            }
+            continue;
+        }
+        let ((from, bits), (to, _)) = (encode(scheme), encode(mended));
+        let Some(start) = value.first_chunk_mut::<6>() else { return };
+        let found = start.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        let rest = 48 - bits;
+        if found >> rest == from {
+            let [_, _, patched @ ..] = (to << rest | found & ((1 << rest) - 1)).to_be_bytes();
+            *start = patched;
+        }
+    }
+}
+
+/// Huffman's code of HPACK for the letters that matter here; and its length in bits, at most 48.
+fn encode(text: &str) -> (u64, u32) {
+    text.bytes().fold((0, 0), |(code, length), letter| {
+        let (bits, more) = match letter {
+            b'h' => (0b10_0111, 6),
+            b't' => (0b0_1001, 5),
+            b'p' => (0b10_1011, 6),
+            b's' => (0b0_1000, 5),
+            b':' => (0b101_1100, 7),
+            b'j' => (0b111_0100, 7),
+            b'/' => (0b01_1000, 6),
+            b'-' => (0b01_0110, 6),
+            _ => (0, 0),
+        };
+        (code << more | bits, length + more)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// What comes out when the bytes arrive in pieces of this size.
+    fn pass(bytes: &[u8], piece: usize) -> Vec<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut reader: Box<dyn AsyncRead + Unpin> = Box::new(tokio::io::empty());
+            for piece in bytes.chunks(piece) {
+                reader = Box::new(reader.chain(piece));
+            }
+            let mut out = Vec::new();
+            Mended::new(reader).read_to_end(&mut out).await.unwrap();
+            out
+        })
+    }
+
+    /// A connection whose first request has these headers, as they are encoded.
+    fn connection(block: &[u8], flags: u8) -> Vec<u8> {
+        let mut bytes = PREFACE.to_vec();
+        bytes.extend_from_slice(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let [_, _, b, c] = u32::try_from(block.len()).unwrap().to_be_bytes();
+        bytes.extend_from_slice(&[0, b, c, HEADERS, flags, 0, 0, 0, 1]);
+        bytes.extend_from_slice(block);
+        bytes
+    }
+
+    #[test]
+    fn an_authority_with_a_scheme_becomes_one_without() {
+        let plain = |value: &[u8]| {
+            let path = b"\x83\x86\x44\x02/a\x41";
+            [&path[..], &[u8::try_from(value.len()).unwrap()], value].concat()
+        };
+        for piece in [1, 7, 4096] {
+            for (value, expected) in [
+                (&b"http://127.0.0.1:2379"[..], &b"httpj--127.0.0.1:2379"[..]),
+                (b"https://etcd:2379", b"httpsj--etcd:2379"),
+                (b"127.0.0.1:2379", b"127.0.0.1:2379"),
+                (b"http", b"http"),
+            ] {
+                let passed = pass(&connection(&plain(value), 4), piece);
+                assert_eq!(passed, connection(&plain(expected), 4));
+            }
+        }
+    }
+
+    #[test]
+    fn so_it_does_in_huffmans_code() {
+        // `http://` and `httpj--`, each followed by `1` (00001) and the padding of ones.
+        let coded = |start| {
+            let (code, bits) = encode(start);
+            let [_, _, bytes @ ..] = (((code << 5 | 1) << 2 | 0b11) << (41 - bits)).to_be_bytes();
+            [&b"\x41\x86"[..], &bytes].concat()
+        };
+        assert_eq!(pass(&connection(&coded("http://"), 4), 5), connection(&coded("httpj--"), 4));
+    }
+
+    #[test]
+    fn padding_and_priority_are_passed_over() {
+        let block = |value: &str| [b"\x03\0\0\0\0\0\x41\x08", value.as_bytes(), b"\0\0\0"].concat();
+        let flags = 4 | PADDED | PRIORITY;
+        assert_eq!(pass(&connection(&block("http://a"), flags), 3), connection(&block("httpj--a"), flags));
+    }
+
+    #[test]
+    fn http_1_passes_as_it_is() {
+        for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"P", b"PRI * HTTP/1.1\r\n\r\n", b""] {
+            assert_eq!(pass(request, 2), request);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_or_added(
+            block in prop::collection::vec(any::<u8>(), 0..64),
+            flags: u8,
+            piece in 1_usize..64,
+        ) {
+            let bytes = connection(&block, flags);
+            prop_assert_eq!(pass(&bytes, piece).len(), bytes.len());
+            prop_assert_eq!(pass(&block, piece), block);
+        }
+    }
+}
