@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
 use waypost_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use waypost_proto::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
 use waypost_proto::mvccpb::KeyValue;
 
 use super::space::KeySpace;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::error::Refusal;
 use crate::mvcc::{Found, Revision, Span, Store, StoreError};
 
@@ -48,6 +49,14 @@ impl RangePlan {
     /// Reads the values of committed versions. [`StoreError::Moved`]: a compaction came between; plan again.
     pub fn fetch(self, backend: &dyn Backend) -> Result<RangeResponse, StoreError> {
         self.resolve(|revision| crate::mvcc::fetch(backend, revision))
+    }
+
+    /// As [`fetch`](Self::fetch), from records of the bucket of keys that `get` finds: in one state of the backend, say.
+    pub fn fetch_with(
+        self,
+        get: impl Fn(&[u8]) -> Result<Option<Bytes>, BackendError>,
+    ) -> Result<RangeResponse, StoreError> {
+        self.resolve(|revision| crate::mvcc::fetch_with(&get, revision))
     }
 
     /// Plans a read at revision `at`, for an answer that carries `revision`.

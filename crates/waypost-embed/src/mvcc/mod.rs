@@ -26,5 +26,5 @@ pub use index::{Found, Key};
 pub use past::Past;
 pub use revision::Revision;
 pub use span::Span;
-pub(crate) use store::fetch;
 pub use store::{CompactionProgress, Savepoint, Store, Write};
+pub(crate) use store::{fetch, fetch_with};

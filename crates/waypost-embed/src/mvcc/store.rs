@@ -12,7 +12,7 @@ use super::error::StoreError;
 use super::index::{Found, Index, Key, Put};
 use super::revision::Revision;
 use super::span::Span;
-use crate::backend::{Backend, Bucket, WriteBatch};
+use crate::backend::{Backend, BackendError, Bucket, WriteBatch};
 use crate::error::Refusal;
 
 /// All keys and their history.
@@ -343,8 +343,16 @@ impl Default for Store {
 
 /// The value of a committed version.
 pub(crate) fn fetch(backend: &dyn Backend, revision: Revision) -> Result<KeyValue, StoreError> {
+    fetch_with(|key| backend.get(Bucket::Key, key), revision)
+}
+
+/// The same, from the records of the bucket of keys.
+pub(crate) fn fetch_with(
+    get: impl Fn(&[u8]) -> Result<Option<Bytes>, BackendError>,
+    revision: Revision,
+) -> Result<KeyValue, StoreError> {
     let key = revision.encode(false);
-    match backend.get(Bucket::Key, &key)? {
+    match get(&key)? {
         Some(value) => Ok(decode(&key, &value, revision)?),
         None => Err(StoreError::Moved { revision: revision.main }),
     }

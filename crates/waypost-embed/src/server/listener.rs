@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use super::authority::Mended;
 use super::engine::Engine;
 use super::{plain, wording};
+use crate::error::Refusal;
 
 /// How long to wait after the system refuses a connection, for want of file descriptors perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -94,6 +95,10 @@ async fn answer(
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if !grpc {
         return Ok(plain::answer(&engine, &request));
+    }
+    let version = request.headers().get("client-api-version");
+    if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
+        return Ok(super::status(&Refusal::InvalidClientApiVersion).into_http());
     }
     let path = request.uri().path().to_owned();
     let response = services.oneshot(request).await?;

@@ -11,13 +11,12 @@ const MESSAGE: &str = "grpc-message";
 /// Replaces what the library says of a message that is too large, and of a method that does not exist.
 pub(super) fn as_etcd_says<B>(mut response: Response<B>, path: &str) -> Response<B> {
     let Some(said) = Status::from_header_map(response.headers()) else { return response };
-    let refusal = match said.code() {
-        Code::OutOfRange => too_large(said.message()),
+    let status = match said.code() {
+        Code::OutOfRange => too_large(said.message()).map(|refusal| super::status(&refusal)),
         Code::Unimplemented if said.message().is_empty() => Some(unknown(path)),
         _ => None,
     };
-    let Some(refusal) = refusal else { return response };
-    let status = super::status(&refusal);
+    let Some(status) = status else { return response };
     let headers = response.headers_mut();
     headers.remove(STATUS);
     headers.remove(MESSAGE);
@@ -34,9 +33,13 @@ fn too_large(message: &str) -> Option<Refusal> {
     Some(Refusal::MessageTooLarge { size: size.parse().ok()?, limit: limit.parse().ok()? })
 }
 
-fn unknown(path: &str) -> Refusal {
+fn unknown(path: &str) -> Status {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
-    Refusal::UnknownMethod { method: method.to_owned(), service: service.to_owned() }
+    if super::service::NAMES.contains(&service) {
+        super::status(&Refusal::UnknownMethod { method: method.to_owned(), service: service.to_owned() })
+    } else {
+        Status::unimplemented(format!("unknown service {service}"))
+    }
 }
 
 #[cfg(test)]
@@ -64,6 +67,13 @@ mod tests {
         let response = as_etcd_says(said(&Status::unimplemented("")), "/etcdserverpb.KV/Rage");
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.message(), "unknown method Rage for service etcdserverpb.KV");
+    }
+
+    #[test]
+    fn an_unknown_service_is_named() {
+        let response = as_etcd_says(said(&Status::unimplemented("")), "/etcdserverpb.Queue/Push");
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.message(), "unknown service etcdserverpb.Queue");
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tokio_stream::StreamExt as _;
 use waypost_embed::server::AutoCompaction;
-use waypost_etcd::{Compare, Delete, KeyRange, Op, Put, Range, Txn, WatchEvent, WatchSpec};
+use waypost_etcd::{
+    Client, ClientOptions, Compare, Delete, KeyRange, Op, Put, Range, Txn, WatchEvent, WatchSpec,
+};
 
-use crate::support::{Fixture, PATIENCE};
+use crate::support::{Ctl, Fixture, PATIENCE};
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -129,6 +131,59 @@ async fn a_lock_goes_to_the_next_one() {
     client.lease_revoke(one.id).await.unwrap();
     let key = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(key, format!("lock/{:x}", two.id));
+}
+
+#[tokio::test]
+async fn a_waiter_is_still_known_after_a_change_of_users() {
+    let fixture = Fixture::start().await;
+    for line in ["user add root:secret", "user grant-role root root", "auth enable"] {
+        fixture.ctl(Ctl::V3_5, line).await;
+    }
+    let client = Client::new(ClientOptions::new([fixture.url()]).user("root", "secret")).unwrap();
+    let one = client.lease_grant(TTL, None).await.unwrap();
+    let two = client.lease_grant(TTL, None).await.unwrap();
+    let held = client.lock("lock", one.id).await.unwrap();
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.lock("lock", two.id).await }
+    });
+    let count = async || client.range(Range::prefix("lock/").count_only()).await.unwrap().count;
+    waypost_testkit::eventually("the waiter has a key", PATIENCE, async || {
+        (count().await == 2).then_some(())
+    })
+    .await;
+    fixture.ctl(Ctl::V3_5, "--user root:secret user add ann:pass").await;
+    client.unlock(held).await.unwrap();
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_long_range_is_of_one_revision() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client();
+    for first in (0..600).step_by(100) {
+        let puts = (first..first + 100).map(|key| Op::put(Put::new(format!("k/{key:03}"), key.to_string())));
+        client.txn(Txn::new().then(puts)).await.unwrap();
+    }
+    let writer = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for round in 0..20 {
+                let put = |key| Op::put(Put::new(key, format!("round {round}")));
+                let both = client.txn(Txn::new().then([put("k/000"), put("k/599")])).await.unwrap();
+                client.compact(both.header.unwrap().revision, false).await.unwrap();
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let kvs = client.range(Range::prefix("k/")).await.unwrap().kvs;
+        assert_eq!(kvs.len(), 600);
+        assert_eq!(kvs[0].mod_revision == 2, kvs[599].mod_revision == 7, "both or none");
+        if kvs[0].mod_revision != 2 {
+            assert_eq!(kvs[0].mod_revision, kvs[599].mod_revision);
+        }
+    }
+    writer.await.unwrap();
 }
 
 #[tokio::test]

@@ -104,6 +104,33 @@ async fn the_health_of_the_server_as_a_whole() {
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "unknown service"));
 }
 
+/// Calls a method by its path.
+async fn call(fixture: &Fixture, path: &'static str, version: &[u8]) -> tonic::Status {
+    let mut grpc = tonic::client::Grpc::new(fixture.channel().await);
+    grpc.ready().await.unwrap();
+    let mut request = tonic::Request::new(pb::StatusRequest {});
+    let mut headers = http::HeaderMap::new();
+    headers.insert("client-api-version", http::HeaderValue::from_bytes(version).unwrap());
+    *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
+    let codec = tonic_prost::ProstCodec::<pb::StatusRequest, pb::StatusResponse>::default();
+    grpc.unary(request, http::uri::PathAndQuery::from_static(path), codec).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let fixture = Fixture::start().await;
+    for (path, message) in [
+        ("/etcdserverpb.KV/Rage", "unknown method Rage for service etcdserverpb.KV"),
+        ("/etcdserverpb.Queue/Push", "unknown service etcdserverpb.Queue"),
+    ] {
+        let status = call(&fixture, path, b"3.6").await;
+        assert_eq!((status.code(), status.message()), (Code::Unimplemented, message));
+    }
+    let status = call(&fixture, "/etcdserverpb.Maintenance/Status", b"3.\xff").await;
+    let expected = (Code::InvalidArgument, "etcdserver: invalid client api version");
+    assert_eq!((status.code(), status.message()), expected);
+}
+
 #[tokio::test]
 async fn a_server_that_cannot_start_says_why() {
     let fixture = Fixture::start().await;

@@ -1,9 +1,12 @@
 //! Reads of keys, at the visible revision.
 
+use std::sync::Arc;
+
 use waypost_proto::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 
 use super::{Engine, Shared, read};
 use crate::auth::Identity;
+use crate::backend::Bucket;
 use crate::error::Refusal;
 use crate::mvcc::StoreError;
 
@@ -39,7 +42,9 @@ impl Engine {
         self.blocking(move |shared| {
             retried(|| {
                 let plan = read(&shared.space).plan_range(&request)?;
-                plan.fetch(&shared.backend)
+                // Opened after the plan, it has all that the plan needs, unless that is compacted by now.
+                let view = shared.backend.view()?;
+                plan.fetch_with(|record| view.get(Bucket::Key, record))
             })
         })
         .await
@@ -67,7 +72,7 @@ impl Engine {
         A: Send + 'static,
         F: FnOnce(&Shared) -> Result<A, StoreError> + Send + 'static,
     {
-        let shared = std::sync::Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         match tokio::task::spawn_blocking(move || act(&shared)).await {
             Ok(outcome) => outcome.map_err(|error| error.refusal()),
             Err(_) => Err(Refusal::Stopped),

@@ -1,6 +1,9 @@
 //! What a lock and an election have in common: a key for each contender, under one prefix; the oldest one holds.
+//!
+//! Who waits is identified anew for each step: users and roles may change meanwhile.
 
 use bytes::Bytes;
+use tonic::metadata::MetadataMap;
 use waypost_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use waypost_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use waypost_proto::etcdserverpb::request_op::Request;
@@ -13,7 +16,6 @@ use waypost_proto::mvccpb::KeyValue;
 use waypost_proto::mvccpb::event::EventType;
 
 use super::Service;
-use crate::auth::Identity;
 use crate::error::Refusal;
 use crate::server::engine::{Engine, Follow};
 use crate::watch::Body;
@@ -41,14 +43,14 @@ impl Service {
     /// Puts a key under the prefix, or finds the one that the lease has there.
     pub(super) async fn claim(
         &self,
-        who: &Identity,
+        metadata: &MetadataMap,
         prefix: &[u8],
         lease: i64,
         value: Bytes,
     ) -> Result<Claim, Refusal> {
         let lease = if lease == 0 {
             let request = LeaseGrantRequest { ttl: SESSION_TTL, id: 0 };
-            self.engine.grant(who.clone(), request).await?.id
+            self.engine.grant(self.caller(metadata)?, request).await?.id
         } else {
             lease
         };
@@ -60,7 +62,7 @@ impl Service {
             success: vec![operation(Request::RequestPut(put))],
             failure: vec![operation(Request::RequestRange(get))],
         };
-        let mut answer = self.engine.txn(who.clone(), request).await?;
+        let mut answer = self.engine.txn(self.caller(metadata)?, request).await?;
         let header = answer.header.unwrap_or_default();
         let found = match answer.responses.pop().and_then(|response| response.response) {
             Some(Response::ResponseRange(mut range)) => range.kvs.pop(),
@@ -73,7 +75,7 @@ impl Service {
     /// Waits until no key under the prefix is older. Gives the header of the answer that said so.
     pub(super) async fn wait_for_turn(
         &self,
-        who: &Identity,
+        metadata: &MetadataMap,
         prefix: &[u8],
         revision: i64,
     ) -> Result<ResponseHeader, Refusal> {
@@ -83,7 +85,7 @@ impl Service {
                 sort_order: SortOrder::Descend.into(),
                 ..oldest(prefix)
             };
-            let mut answer = self.engine.range(who, request).await?;
+            let mut answer = self.engine.range(&self.caller(metadata)?, request).await?;
             let header = answer.header.unwrap_or_default();
             let Some(before) = answer.kvs.pop() else { return Ok(header) };
             self.wait_for_deletion(before.key, header.revision + 1).await?;
@@ -115,17 +117,17 @@ impl Service {
     /// The oldest key under the prefix.
     pub(super) async fn holder(
         &self,
-        who: &Identity,
+        metadata: &MetadataMap,
         prefix: &[u8],
     ) -> Result<(ResponseHeader, Option<KeyValue>), Refusal> {
-        let mut answer = self.engine.range(who, oldest(prefix)).await?;
+        let mut answer = self.engine.range(&self.caller(metadata)?, oldest(prefix)).await?;
         Ok((answer.header.unwrap_or_default(), answer.kvs.pop()))
     }
 
     /// Changes or deletes the key if it is still the one that was made at this revision. Gives whether it was.
     pub(super) async fn if_made_at(
         &self,
-        who: &Identity,
+        metadata: &MetadataMap,
         key: &Bytes,
         revision: i64,
         change: Request,
@@ -138,7 +140,7 @@ impl Service {
             success: vec![operation(change)],
             failure: Vec::new(),
         };
-        let answer = self.engine.txn(who.clone(), request).await?;
+        let answer = self.engine.txn(self.caller(metadata)?, request).await?;
         Ok((answer.header.unwrap_or_default(), answer.succeeded))
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Status, async_trait};
 use waypost_proto::etcdserverpb::{PutRequest, WatchCreateRequest, request_op};
 use waypost_proto::mvccpb::KeyValue;
@@ -15,7 +16,6 @@ use waypost_proto::v3electionpb::{
 
 use super::contest::{after, deletion, prefix};
 use super::{Answer, Service, answer, inner};
-use crate::auth::Identity;
 use crate::error::Refusal;
 use crate::server::engine::Follow;
 use crate::server::status;
@@ -33,13 +33,12 @@ impl Election for Service {
     async fn campaign(&self, request: Request<CampaignRequest>) -> Answer<CampaignResponse> {
         let (metadata, _, CampaignRequest { name, lease, value }) = request.into_parts();
         let outcome = async {
-            let who = self.caller(&metadata)?;
             let prefix = prefix(&name);
-            let claim = self.claim(&who, &prefix, lease, value.clone()).await?;
+            let claim = self.claim(&metadata, &prefix, lease, value.clone()).await?;
             if claim.found.as_ref().is_some_and(|found| found.value != value) {
-                self.proclaim_as(&who, &claim.key, claim.revision, claim.lease, value).await?;
+                self.proclaim_as(&metadata, &claim.key, claim.revision, claim.lease, value).await?;
             }
-            self.wait_for_turn(&who, &prefix, claim.revision).await?;
+            self.wait_for_turn(&metadata, &prefix, claim.revision).await?;
             let header = Some(claim.header);
             let (key, rev, lease) = claim.keep();
             Ok(CampaignResponse { header, leader: Some(LeaderKey { name, key, rev, lease }) })
@@ -51,8 +50,7 @@ impl Election for Service {
         let (metadata, _, ProclaimRequest { leader, value }) = request.into_parts();
         let outcome = async {
             let LeaderKey { key, rev, lease, .. } = leader.ok_or(Refusal::ElectionLeaderMissing)?;
-            let who = self.caller(&metadata)?;
-            let header = self.proclaim_as(&who, &key, rev, lease, value).await?;
+            let header = self.proclaim_as(&metadata, &key, rev, lease, value).await?;
             Ok(ProclaimResponse { header: Some(header) })
         };
         answer(outcome.await.map_err(inner))
@@ -60,8 +58,7 @@ impl Election for Service {
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Answer<LeaderResponse> {
         let outcome = async {
-            let who = self.caller(request.metadata())?;
-            match self.holder(&who, &prefix(&request.get_ref().name)).await? {
+            match self.holder(request.metadata(), &prefix(&request.get_ref().name)).await? {
                 (header, Some(kv)) => Ok(LeaderResponse { header: Some(header), kv: Some(kv) }),
                 (_, None) => Err(Refusal::ElectionNoLeader),
             }
@@ -71,7 +68,7 @@ impl Election for Service {
 
     async fn observe(&self, request: Request<LeaderRequest>) -> Answer<Self::ObserveStream> {
         let (metadata, _, LeaderRequest { name }) = request.into_parts();
-        let who = self.caller(&metadata).map_err(|refusal| status(&inner(refusal)))?;
+        self.caller(&metadata).map_err(|refusal| status(&inner(refusal)))?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let service = self.clone();
         tokio::spawn(async move {
@@ -79,7 +76,7 @@ impl Election for Service {
             let observed = tokio::select! {
                 () = sender.closed() => return,
                 () = service.stop.cancelled() => Err(Refusal::Stopped),
-                observed = service.tell_leaders(&who, &prefix, &sender) => observed,
+                observed = service.tell_leaders(&metadata, &prefix, &sender) => observed,
             };
             if let Err(refusal) = observed {
                 // The client may have gone.
@@ -94,8 +91,7 @@ impl Election for Service {
         let (metadata, _, ResignRequest { leader }) = request.into_parts();
         let outcome = async {
             let LeaderKey { key, rev, .. } = leader.ok_or(Refusal::ElectionLeaderMissing)?;
-            let who = self.caller(&metadata)?;
-            let (header, _) = self.if_made_at(&who, &key, rev, deletion(&key)).await?;
+            let (header, _) = self.if_made_at(&metadata, &key, rev, deletion(&key)).await?;
             Ok(ResignResponse { header: Some(header) })
         };
         answer(outcome.await.map_err(inner))
@@ -107,23 +103,23 @@ impl Election for Service {
 impl Service {
     async fn proclaim_as(
         &self,
-        who: &Identity,
+        metadata: &MetadataMap,
         key: &Bytes,
         revision: i64,
         lease: i64,
         value: Bytes,
     ) -> Result<waypost_proto::etcdserverpb::ResponseHeader, Refusal> {
         let put = PutRequest { key: key.clone(), value, lease, ..PutRequest::default() };
-        match self.if_made_at(who, key, revision, request_op::Request::RequestPut(put)).await? {
+        match self.if_made_at(metadata, key, revision, request_op::Request::RequestPut(put)).await? {
             (header, true) => Ok(header),
             (_, false) => Err(Refusal::ElectionNotLeader),
         }
     }
 
     /// Tells of the leader, of what it proclaims, and of the next one, until the client goes.
-    async fn tell_leaders(&self, who: &Identity, prefix: &[u8], told: &Told) -> Result<(), Refusal> {
+    async fn tell_leaders(&self, metadata: &MetadataMap, prefix: &[u8], told: &Told) -> Result<(), Refusal> {
         loop {
-            let (header, leader) = self.holder(who, prefix).await?;
+            let (header, leader) = self.holder(metadata, prefix).await?;
             let (revision, leader) = match leader {
                 Some(leader) => (header.revision, leader),
                 None => match self.first_put(prefix, header.revision + 1).await? {

@@ -16,15 +16,14 @@ impl Lock for Service {
     async fn lock(&self, request: Request<LockRequest>) -> Answer<LockResponse> {
         let (metadata, _, LockRequest { name, lease }) = request.into_parts();
         let outcome = async {
-            let who = self.caller(&metadata)?;
             let prefix = prefix(&name);
-            let claim = self.claim(&who, &prefix, lease, Bytes::new()).await?;
-            let (first, holder) = self.holder(&who, &prefix).await?;
+            let claim = self.claim(&metadata, &prefix, lease, Bytes::new()).await?;
+            let (first, holder) = self.holder(&metadata, &prefix).await?;
             let mut header = claim.header;
             if holder.is_none_or(|holder| holder.create_revision != claim.revision) {
-                self.wait_for_turn(&who, &prefix, claim.revision).await?;
+                self.wait_for_turn(&metadata, &prefix, claim.revision).await?;
                 let get = RangeRequest { key: claim.key.clone(), ..RangeRequest::default() };
-                let own = self.engine.range(&who, get).await?;
+                let own = self.engine.range(&self.caller(&metadata)?, get).await?;
                 if own.kvs.is_empty() {
                     return Err(Refusal::Other("mutex: session is expired".into()));
                 }

@@ -38,6 +38,19 @@ pub(super) struct Service {
 
 type Answer<A> = Result<Response<A>, Status>;
 
+/// Names of the services.
+pub(super) const NAMES: [&str; 9] = [
+    pb::kv_server::SERVICE_NAME,
+    pb::watch_server::SERVICE_NAME,
+    pb::lease_server::SERVICE_NAME,
+    pb::cluster_server::SERVICE_NAME,
+    pb::maintenance_server::SERVICE_NAME,
+    pb::auth_server::SERVICE_NAME,
+    v3lockpb::lock_server::SERVICE_NAME,
+    v3electionpb::election_server::SERVICE_NAME,
+    tonic_health::pb::health_server::SERVICE_NAME,
+];
+
 /// Adds services, with the limit of what they receive; what they send has none.
 macro_rules! add {
     ($routes:ident, $limit:ident, $service:expr, $($server:path),+ $(,)?) => {
