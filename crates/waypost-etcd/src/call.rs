@@ -116,8 +116,22 @@ impl Cluster {
         &self,
         operation: &Operation,
         limit: Option<Duration>,
-        mut send: F,
+        send: F,
     ) -> Result<T, Error>
+    where
+        F: FnMut(Session) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_linked(operation, limit, send).await.map(|(answer, _)| answer)
+    }
+
+    /// [`call_within`](Self::call_within), and the connection that answered: for streams, which may fail later.
+    pub(crate) async fn call_linked<T, F, Fut>(
+        &self,
+        operation: &Operation,
+        limit: Option<Duration>,
+        mut send: F,
+    ) -> Result<(T, Link), Error>
     where
         F: FnMut(Session) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
@@ -134,14 +148,25 @@ impl Cluster {
             let status = match answer {
                 Ok(answer) => {
                     self.pool.worked(&session.link);
-                    return Ok(answer.into_inner());
+                    return Ok((answer.into_inner(), session.link));
                 }
                 Err(status) => status,
             };
             if self.auth.can_renew(&status) && !renewed {
-                renewed = true;
-                attempt -= 1;
-                self.renew(operation, &session).await?;
+                match self.renew(operation, &session).await {
+                    Ok(()) => {
+                        renewed = true;
+                        attempt -= 1;
+                    }
+                    // The refused call was not carried out: another endpoint may renew the token and serve it.
+                    Err(error) if error.is_transient() && attempt < attempts => {
+                        avoid.push(session.link.slot());
+                        if avoid.len() >= self.pool.len() {
+                            return Err(error);
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
                 continue;
             }
             let outcome = outcome_of(&status);
@@ -202,13 +227,21 @@ impl Cluster {
         }
     }
 
-    /// Replace the token of `session`, which was refused.
+    /// Replace the token of `session`, which was refused. An endpoint that cannot is left alone for a while.
     pub(crate) async fn renew(&self, operation: &Operation, session: &Session) -> Result<(), Error> {
         let renewal = self.auth.renew(session.token.generation, &session.link.channel);
-        bounded(Some(self.request_timeout), renewal)
-            .await
-            .map(|_| ())
-            .map_err(|status| Error::from_status(operation, session.link.endpoint(), status))
+        match bounded(Some(self.request_timeout), renewal).await {
+            Ok(_) => Ok(()),
+            Err(status) => Err(self.stream_failed(operation, &session.link, status)),
+        }
+    }
+
+    /// The error of something that broke on this connection; the endpoint is left alone for a while if it is to blame.
+    pub(crate) fn stream_failed(&self, operation: &Operation, link: &Link, status: Status) -> Error {
+        if endpoint_is_bad(&status) {
+            self.pool.failed(link);
+        }
+        Error::from_status(operation, link.endpoint(), status)
     }
 }
 

@@ -99,11 +99,12 @@ impl Client {
             .await
     }
 
-    /// Forget what happened before `revision`. With `physical`, answer when the space is free.
+    /// Forget what happened before `revision`. With `physical`, answer when the space is free, however long that takes.
     pub async fn compact(&self, revision: i64, physical: bool) -> Result<(), Error> {
         let operation = Operation::write("compact");
+        let limit = (!physical).then_some(self.cluster.request_timeout);
         self.cluster
-            .call(&operation, |session| {
+            .call_within(&operation, limit, |session| {
                 let request = session.unary(pb::CompactionRequest { revision, physical });
                 async move { session.kv().compact(request?).await }
             })

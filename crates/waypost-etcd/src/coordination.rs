@@ -49,8 +49,8 @@ impl Client {
     /// holding it, to be used in comparisons and for [`unlock`](Self::unlock).
     pub async fn lock(&self, name: impl Into<Bytes>, lease: i64) -> Result<Bytes, Error> {
         let request = lock::LockRequest { name: name.into(), lease };
-        // With the same lease the second request is the first one's: it may be sent again.
-        let operation = Operation::write("lock").on(&request.name).idempotent(lease != 0);
+        // Never sent twice: etcd deletes the key of a call that breaks, which is the key that a second one would wait on.
+        let operation = Operation::write("lock").on(&request.name);
         let answer = self
             .cluster
             .call_within(&operation, None, |session| {
@@ -82,7 +82,8 @@ impl Client {
         value: impl Into<Bytes>,
     ) -> Result<Leadership, Error> {
         let request = election::CampaignRequest { name: name.into(), lease, value: value.into() };
-        let operation = Operation::write("campaign").on(&request.name).idempotent(lease != 0);
+        // See `lock`.
+        let operation = Operation::write("campaign").on(&request.name);
         let answer = self
             .cluster
             .call_within(&operation, None, |session| {
@@ -134,12 +135,16 @@ impl Client {
     ) -> Result<BoxStream<'static, Result<KeyValue, Error>>, Error> {
         let request = election::LeaderRequest { name: name.into() };
         let operation = Operation::read("observe").on(&request.name);
-        let session = self.cluster.session(&operation).await?;
-        let endpoint = session.link.endpoint().clone();
-        let answer = session.election().observe(with_leader(session.request(request))).await;
-        let stream = answer.map_err(|status| Error::from_status(&operation, &endpoint, status))?.into_inner();
+        let (stream, link) = self
+            .cluster
+            .call_linked(&operation, None, |session| {
+                let request = session.unary(request.clone()).map(with_leader);
+                async move { session.election().observe(request?).await }
+            })
+            .await?;
+        let cluster = self.cluster.clone();
         Ok(stream
-            .map_err(move |status| Error::from_status(&operation, &endpoint, status))
+            .map_err(move |status| cluster.stream_failed(&operation, &link, status))
             .try_filter_map(|answer| async move { Ok(answer.kv) })
             .boxed())
     }

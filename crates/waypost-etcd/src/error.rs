@@ -108,6 +108,8 @@ impl ErrorKind {
             "etcdserver: mvcc: database space exceeded" => return Self::NoSpace,
             "etcdserver: mvcc: required revision has been compacted" => return Self::Compacted,
             "etcdserver: mvcc: required revision is a future revision" => return Self::FutureRevision,
+            // Overload passes; the next attempt may be served.
+            "etcdserver: too many requests" => return Self::Unavailable,
             "etcdserver: user name is empty"
             | "etcdserver: invalid auth token"
             | "etcdserver: revision of auth store is old"

@@ -56,18 +56,17 @@ impl Client {
     /// A stream that breaks is not resumed: the file would not be of one revision.
     pub async fn snapshot(&self) -> Result<BoxStream<'static, Result<SnapshotPart, Error>>, Error> {
         let operation = Operation::read("snapshot");
-        let session = self.cluster.session(&operation).await?;
-        let endpoint = session.link.endpoint().clone();
-        let answer = self
+        let (answer, link) = self
             .cluster
-            .call(&operation, |session| {
+            .call_linked(&operation, Some(self.cluster.request_timeout), |session| {
                 let request = session.unary(pb::SnapshotRequest {});
                 async move { session.maintenance().snapshot(request?).await }
             })
             .await?;
+        let cluster = self.cluster.clone();
         Ok(answer
             .map_ok(|part| SnapshotPart { blob: part.blob, remaining_bytes: part.remaining_bytes })
-            .map_err(move |status| Error::from_status(&operation, &endpoint, status))
+            .map_err(move |status| cluster.stream_failed(&operation, &link, status))
             .boxed())
     }
 }

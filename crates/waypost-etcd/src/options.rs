@@ -17,7 +17,7 @@ use crate::error::Error;
 /// let options = ClientOptions::new(["http://127.0.0.1:2379", "10.0.0.2:2379"]).user("root", "secret");
 /// assert!(!format!("{options:?}").contains("secret"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientOptions {
     pub(crate) endpoints: Vec<String>,
     pub(crate) order: EndpointOrder,
@@ -40,6 +40,9 @@ pub enum EndpointOrder {
     /// The first one listed.
     Listed,
 }
+
+/// No time of the options is longer: a day, which is as good as for ever for them and fits every clock.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A user of etcd and its password.
 #[derive(Clone, Debug)]
@@ -105,14 +108,14 @@ impl ClientOptions {
 
     /// How long one attempt to connect may take. Default: 2 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.min(LONGEST);
         self
     }
 
     /// How long one attempt of a call may take at one endpoint. Default: 5 s. Streams (watch, snapshot, observe)
     /// and waiting calls (lock, campaign) are not bound by it.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.request_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -120,8 +123,8 @@ impl ClientOptions {
     /// the answer. Defaults: 10 s and 3 s. etcd closes connections that ping more often than its
     /// `--grpc-keepalive-min-time` (5 s).
     pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.keepalive_interval = interval;
-        self.keepalive_timeout = timeout;
+        self.keepalive_interval = interval.min(LONGEST);
+        self.keepalive_timeout = timeout.min(LONGEST);
         self
     }
 
@@ -165,6 +168,28 @@ impl ClientOptions {
             }
         }
         Ok(urls)
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    /// Without the password, and without one that somebody put into an endpoint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |endpoint: &String| match endpoint.rsplit_once('@') {
+            Some((_, host)) => format!("[redacted]@{host}"),
+            None => endpoint.clone(),
+        };
+        f.debug_struct("ClientOptions")
+            .field("endpoints", &self.endpoints.iter().map(shown).collect::<Vec<_>>())
+            .field("order", &self.order)
+            .field("credentials", &self.credentials)
+            .field("tls", &self.tls)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("request_timeout", &self.request_timeout)
+            .field("keepalive_interval", &self.keepalive_interval)
+            .field("keepalive_timeout", &self.keepalive_timeout)
+            .field("max_send_bytes", &self.max_send_bytes)
+            .field("max_receive_bytes", &self.max_receive_bytes)
+            .finish()
     }
 }
 

@@ -51,6 +51,9 @@ struct Connected {
 struct Health {
     failures: u32,
     put_off_until: Option<Instant>,
+    /// Counts attempts to connect that failed, and what was wrong with the last one.
+    refusals: u64,
+    refusal: String,
     /// Counts connections; a failure reported for an earlier one does not close its successor.
     serial: u64,
 }
@@ -110,8 +113,16 @@ impl Pool {
     /// A connection to the endpoint of this number in the order given by the options.
     pub(crate) async fn link_to(&self, slot: usize) -> Result<Link, String> {
         let this = &self.slots[slot];
+        let refusals = this.health().refusals;
         let mut connected = this.channel.lock().await;
-        let serial = this.health().serial;
+        let serial = {
+            let health = this.health();
+            // The attempt that was waited for is this caller's too, also when it failed.
+            if health.refusals != refusals {
+                return Err(health.refusal.clone());
+            }
+            health.serial
+        };
         if let Some(connected) = connected.as_ref().filter(|connected| connected.serial == serial) {
             let Connected { channel, serial } = connected.clone();
             return Ok(Link { channel, url: this.url.clone(), slot, serial });
@@ -129,6 +140,11 @@ impl Pool {
             Ok(Err(error)) => innermost(&error),
             Err(_) => format!("no connection within {:?}", self.connect_timeout),
         };
+        {
+            let mut health = this.health();
+            health.refusals += 1;
+            health.refusal.clone_from(&error);
+        }
         self.put_off(slot);
         tracing::debug!(endpoint = %this.url, error, "etcd endpoint refuses the connection");
         Err(error)

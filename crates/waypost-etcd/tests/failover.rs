@@ -21,6 +21,17 @@ for_each_etcd! {
         assert!(error.to_string().contains("refused"), "{error}");
     }
 
+    async fn callers_who_wait_for_a_connection_share_its_failure(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let options = ClientOptions::new([format!("http://127.0.0.1:{}", free_port()), etcd.url()])
+            .endpoint_order(EndpointOrder::Listed);
+        let client = Client::new(options).expect("options");
+        let calls = (0..50).map(|_| client.range(Range::key("k")));
+        for answer in futures::future::join_all(calls).await {
+            answer.expect("served by the other endpoint");
+        }
+    }
+
     async fn members_die_one_after_the_other(version: EtcdVersion) {
         let mut cluster = Cluster::start(version, 3).await;
         let client = Client::new(ClientOptions::new(cluster.urls())).expect("options");

@@ -103,6 +103,45 @@ for_each_etcd! {
         assert_eq!(second.accepted(), 1);
     }
 
+    async fn a_stream_that_breaks_between_renewals_is_opened_for_the_next_one(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let proxy = Proxy::start(&etcd.authority()).await;
+        let client = Client::new(ClientOptions::new([proxy.url()])).expect("options");
+        let keeper = LeaseKeeper::new(client.clone());
+        let lease = kept(&client, &keeper, 6).await;
+        renewed(&lease, 1).await;
+        let mut counts = proxy.counts();
+        proxy.sever();
+        counts.wait_for(|counts| counts.open == 0).await.expect("severed");
+        // Nothing is due: nothing is asked, and nobody is suspected.
+        renewed(&lease, 2).await;
+        assert_eq!(proxy.accepted(), 2);
+    }
+
+    async fn a_new_lease_of_the_same_id_is_not_forgotten_with_the_old_one(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let client = Client::new(ClientOptions::new([etcd.url()])).expect("options");
+        let keeper = LeaseKeeper::new(client.clone());
+        let keep = async || {
+            let asked = Instant::now();
+            let lease = client.lease_grant(Duration::from_secs(2), Some(77)).await.expect("grant");
+            keeper.keep(lease, asked)
+        };
+        let old = keep().await;
+        client.lease_revoke(77).await.expect("revoke");
+        let kept = keep().await;
+        drop(old);
+        renewed(&kept, 4).await;
+    }
+
+    async fn times_to_live_beyond_reason_are_refused_and_not_wrapped(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let client = Client::new(ClientOptions::new([etcd.url()])).expect("options");
+        client.lease_grant(Duration::MAX, None).await.expect_err("more than etcd grants");
+        let lease = client.lease_grant(Duration::from_secs(9_000_000_000), None).await.expect("the most");
+        LeaseKeeper::new(client.clone()).keep(lease, Instant::now());
+    }
+
     async fn a_dropped_lease_is_renewed_no_more(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         let client = Client::new(ClientOptions::new([etcd.url()])).expect("options");

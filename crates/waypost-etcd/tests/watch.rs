@@ -168,6 +168,52 @@ for_each_etcd! {
         assert!(matches!(reset(&mut watcher).await.1, ResetReason::ClusterChanged { .. }));
     }
 
+    async fn an_idle_store_is_no_reason_to_leave(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let proxy = Proxy::start(&etcd.authority()).await;
+        client(etcd.url()).put(Put::new("k", "v")).await.expect("put");
+        let options = ClientOptions::new([proxy.url()]).keepalive(Duration::from_millis(200), Duration::from_secs(5));
+        let mut watcher = Client::new(options).expect("options").watch();
+        watcher.add(WatchSpec::new(KeyRange::key("k")).from(3));
+        started(&mut watcher).await;
+        for _ in 0..3 {
+            assert!(matches!(watcher.next().await, WatchEvent::Progress { revision: 2 }));
+        }
+        assert_eq!(proxy.accepted(), 1);
+    }
+
+    async fn a_watch_that_is_added_and_removed_does_no_harm(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        let client = client(etcd.url());
+        let mut watcher = client.watch();
+        let watch = watcher.add(WatchSpec::new(KeyRange::key("k")));
+        watcher.remove(watch);
+        watcher.add(WatchSpec::new(KeyRange::key("k")).from(1));
+        client.put(Put::new("k", "v")).await.expect("put");
+        loop {
+            match watcher.next().await {
+                WatchEvent::Events { events, .. } => break assert_eq!(events.len(), 1),
+                WatchEvent::Started { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn an_event_above_the_limit_is_refused_by_name(version: EtcdVersion) {
+        let etcd = Etcd::start(version).await;
+        client(etcd.url()).put(Put::new("k", vec![0; 50_000])).await.expect("put");
+        let small = Client::new(ClientOptions::new([etcd.url()]).max_receive_bytes(10_000)).expect("options");
+        let mut watcher = small.watch();
+        let watch = watcher.add(WatchSpec::new(KeyRange::key("k")).from(2));
+        started(&mut watcher).await;
+        match watcher.next().await {
+            WatchEvent::Refused { watch: refused, error } => {
+                assert_eq!((refused, error.kind()), (watch, ErrorKind::TooLarge), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     async fn a_half_open_stream_is_found_and_left(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         let (first, second) = (Proxy::start(&etcd.authority()).await, Proxy::start(&etcd.authority()).await);

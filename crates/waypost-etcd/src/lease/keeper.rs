@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::{Future, pending};
@@ -36,9 +37,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// let lease = client.lease_grant(std::time::Duration::from_secs(10), None).await?;
 /// let kept = keeper.keep(lease, asked);
 /// let mut state = kept.state();
-/// while !matches!(*state.borrow_and_update(), LeaseState::Lost { .. }) {
-///     state.changed().await.ok();
-/// }
+/// // Ends when the lease is lost.
+/// state.wait_for(|state| matches!(state, LeaseState::Lost { .. })).await.ok();
 /// # Ok(())
 /// # }
 /// ```
@@ -51,32 +51,55 @@ pub struct LeaseKeeper {
 #[derive(Debug)]
 pub struct KeptLease {
     lease: Lease,
+    serial: u64,
     state: watch::Receiver<LeaseState>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
 #[derive(Debug)]
 enum Command {
-    Keep { lease: Lease, granted_at: Instant, state: watch::Sender<LeaseState> },
-    Forget(i64),
+    Keep {
+        lease: Lease,
+        serial: u64,
+        granted_at: Instant,
+        state: watch::Sender<LeaseState>,
+    },
+    /// A lease of the same id that was kept later is not meant.
+    Forget {
+        id: i64,
+        serial: u64,
+    },
 }
 
 /// The task's own state.
 struct Keeper {
     cluster: Arc<Cluster>,
     schedule: Schedule,
-    states: HashMap<i64, watch::Sender<LeaseState>>,
+    states: HashMap<i64, Kept>,
     stream: Stream,
     backoff: Backoff,
     /// What went wrong last, for those who are told that their lease is suspect or lost.
     cause: Arc<str>,
 }
 
+/// Who is told of a lease.
+struct Kept {
+    serial: u64,
+    state: watch::Sender<LeaseState>,
+}
+
+/// Tells one [`KeptLease`] from another with the same id.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
 /// Phases of the one stream.
 enum Stream {
     Closed,
     Waiting(Instant),
-    Opening(Pin<Box<dyn Future<Output = Opening> + Send>>),
+    /// What is due meanwhile goes into `requests`, and out with the opening.
+    Opening {
+        requests: mpsc::UnboundedSender<LeaseKeepAliveRequest>,
+        opening: Pin<Box<dyn Future<Output = Opening> + Send>>,
+    },
     Open(Box<Opened>),
 }
 
@@ -111,12 +134,13 @@ impl LeaseKeeper {
     /// there.
     pub fn keep(&self, lease: Lease, granted_at: Instant) -> KeptLease {
         let (state, receiver) = watch::channel(LeaseState::Alive { until: granted_at + lease.ttl });
-        if let Err(refused) = self.commands.send(Command::Keep { lease, granted_at, state })
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        if let Err(refused) = self.commands.send(Command::Keep { lease, serial, granted_at, state })
             && let Command::Keep { state, .. } = refused.0
         {
             state.send_replace(LeaseState::Lost { cause: LeaseLoss::KeeperGone });
         }
-        KeptLease { lease, state: receiver, commands: self.commands.clone() }
+        KeptLease { lease, serial, state: receiver, commands: self.commands.clone() }
     }
 }
 
@@ -142,7 +166,7 @@ impl KeptLease {
 impl Drop for KeptLease {
     fn drop(&mut self) {
         // A keeper that is gone has forgotten it already.
-        let _ = self.commands.send(Command::Forget(self.lease.id));
+        let _ = self.commands.send(Command::Forget { id: self.lease.id, serial: self.serial });
     }
 }
 
@@ -166,11 +190,14 @@ impl Keeper {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Keep { lease, granted_at, state } => {
+            Command::Keep { lease, serial, granted_at, state } => {
                 self.schedule.add(lease.id, lease.ttl, granted_at, fastrand::f64());
-                self.states.insert(lease.id, state);
+                self.states.insert(lease.id, Kept { serial, state });
             }
-            Command::Forget(id) => {
+            Command::Forget { id, serial } => {
+                if self.states.get(&id).is_none_or(|kept| kept.serial != serial) {
+                    return;
+                }
                 self.schedule.remove(id);
                 self.states.remove(&id);
                 if self.schedule.is_empty() {
@@ -194,9 +221,9 @@ impl Keeper {
                     }
                 }
                 Action::Suspect(id) => {
-                    if let (Some(state), Some(until)) = (self.states.get(&id), self.schedule.end(id)) {
+                    if let (Some(kept), Some(until)) = (self.states.get(&id), self.schedule.end(id)) {
                         let cause = self.cause.clone();
-                        state.send_replace(LeaseState::Suspect { since: now, until, cause });
+                        kept.state.send_replace(LeaseState::Suspect { since: now, until, cause });
                     }
                 }
                 Action::Lost(id) => self.lose(id, LeaseLoss::Expired { cause: self.cause.clone() }),
@@ -210,22 +237,32 @@ impl Keeper {
                 // A stream that has ended is told by its answers.
                 let _ = opened.requests.send(LeaseKeepAliveRequest { id });
             }
+            Stream::Opening { requests, .. } => {
+                let _ = requests.send(LeaseKeepAliveRequest { id });
+            }
             Stream::Closed => self.open(),
-            // Sent when the stream is there.
-            Stream::Waiting(_) | Stream::Opening(_) => {}
+            // Sent with the opening.
+            Stream::Waiting(_) => {}
         }
     }
 
     /// Open a stream, with every renewal that is due already in it: etcd answers the opening only with the first
     /// answer to a renewal.
     fn open(&mut self) {
+        let due = self.schedule.reopened(Instant::now());
+        if due.is_empty() {
+            // An opening without a question would not be answered. The next renewal opens the stream.
+            self.stream = Stream::Closed;
+            return;
+        }
         let (requests, outbox) = mpsc::unbounded_channel();
-        for id in self.schedule.reopened(Instant::now()) {
+        for id in due {
             let _ = requests.send(LeaseKeepAliveRequest { id });
         }
         let cluster = self.cluster.clone();
         let patience = self.schedule.patience().min(cluster.request_timeout);
-        self.stream = Stream::Opening(Box::pin(async move {
+        let sender = requests.clone();
+        let opening = Box::pin(async move {
             let operation = operation();
             let session = cluster.session(&operation).await.map_err(|error| (None, error))?;
             let request = with_leader(session.request(UnboundedReceiverStream::new(outbox)));
@@ -240,7 +277,8 @@ impl Keeper {
                 }
                 Err(status) => Err(refused(&cluster, session, status).await),
             }
-        }));
+        });
+        self.stream = Stream::Opening { requests: sender, opening };
     }
 
     fn on_stream(&mut self, event: StreamEvent) {
@@ -277,8 +315,8 @@ impl Keeper {
         }
         match self.schedule.answered(answer.id, seconds(answer.ttl), now, fastrand::f64()) {
             Some(Renewed::Until(until)) => {
-                if let Some(state) = self.states.get(&answer.id) {
-                    state.send_replace(LeaseState::Alive { until });
+                if let Some(kept) = self.states.get(&answer.id) {
+                    kept.state.send_replace(LeaseState::Alive { until });
                 }
             }
             Some(Renewed::Lost) => self.lose(answer.id, LeaseLoss::Unknown),
@@ -298,8 +336,8 @@ impl Keeper {
 
     fn lose(&mut self, id: i64, cause: LeaseLoss) {
         tracing::warn!(lease = id, %cause, "lease lost");
-        if let Some(state) = self.states.remove(&id) {
-            state.send_replace(LeaseState::Lost { cause });
+        if let Some(kept) = self.states.remove(&id) {
+            kept.state.send_replace(LeaseState::Lost { cause });
         }
     }
 }
@@ -338,7 +376,7 @@ impl Stream {
                 tokio::time::sleep_until(*until).await;
                 StreamEvent::Waited
             }
-            Self::Opening(opening) => StreamEvent::Opened(opening.as_mut().await),
+            Self::Opening { opening, .. } => StreamEvent::Opened(opening.as_mut().await),
             Self::Open(opened) => match opened.answers.message().await {
                 Ok(Some(answer)) => StreamEvent::Answer(answer),
                 Ok(None) => StreamEvent::Ended(None),

@@ -37,9 +37,12 @@ pub struct LeaseTimeToLive {
     pub keys: Vec<Bytes>,
 }
 
-/// Whole seconds as etcd counts them; a negative number is zero.
+/// The longest time to live that etcd grants, in seconds (`lease/lessor.go`).
+const LONGEST_TTL: u64 = 9_000_000_000;
+
+/// Whole seconds as etcd counts them; a negative number is zero, and none is beyond what etcd grants.
 fn seconds(ttl: i64) -> Duration {
-    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0).min(LONGEST_TTL))
 }
 
 // === impl Client ===
@@ -47,7 +50,7 @@ fn seconds(ttl: i64) -> Duration {
 impl Client {
     /// Grant a lease. `ttl` is rounded up to whole seconds, at least one; `id` `None` lets etcd choose.
     pub async fn lease_grant(&self, ttl: Duration, id: Option<i64>) -> Result<Lease, Error> {
-        let whole = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let whole = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
         let request = pb::LeaseGrantRequest {
             ttl: i64::try_from(whole.max(1)).unwrap_or(i64::MAX),
             id: id.unwrap_or(0),

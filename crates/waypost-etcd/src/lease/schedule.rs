@@ -88,8 +88,11 @@ struct Term {
     ttl: Duration,
     end: Instant,
     renew_at: Instant,
-    /// When the renewal that is not yet answered was first sent on this stream.
+    /// When the renewal that is not yet answered was sent on this stream, at the earliest: an answer proves no later
+    /// moment than that.
     sent: Option<Instant>,
+    /// When an answer to it is overdue.
+    overdue: Instant,
     suspect: bool,
     due: Instant,
 }
@@ -115,7 +118,8 @@ impl Schedule {
         let end = granted_at + ttl;
         let renew_at = renewal(end, ttl, jitter);
         self.due.insert((renew_at, id));
-        self.leases.insert(id, Term { ttl, end, renew_at, sent: None, suspect: false, due: renew_at });
+        self.leases
+            .insert(id, Term { ttl, end, renew_at, sent: None, overdue: end, suspect: false, due: renew_at });
         end
     }
 
@@ -153,16 +157,14 @@ impl Schedule {
             match term.sent {
                 None if now >= term.renew_at => {
                     term.sent = Some(now);
+                    term.overdue = now + term.patience();
                     actions.push(Action::Renew(id));
                 }
-                Some(sent) if now >= sent + term.patience() => {
+                Some(_) if now >= term.overdue => {
                     reopen = true;
+                    term.overdue = now + term.patience();
                 }
                 _ => {}
-            }
-            if reopen && term.sent.is_some_and(|sent| now >= sent + term.patience()) {
-                // Asked again once the new stream is there.
-                term.sent = Some(now);
             }
             term.due = term.next();
             self.due.insert((term.due, id));
@@ -180,6 +182,7 @@ impl Schedule {
             if term.sent.is_some() || now >= term.renew_at {
                 self.due.remove(&(term.due, *id));
                 term.sent = Some(now);
+                term.overdue = now + term.patience();
                 term.due = term.next();
                 self.due.insert((term.due, *id));
                 again.push(*id);
@@ -239,7 +242,7 @@ impl Term {
     fn next(&self) -> Instant {
         let step = match self.sent {
             None => self.renew_at,
-            Some(sent) => sent + self.patience(),
+            Some(_) => self.overdue,
         };
         let step = if self.suspect { step } else { step.min(self.suspect_at()) };
         step.min(self.end)

@@ -57,6 +57,12 @@ impl Watches {
         self.standing.remove(&id).is_some()
     }
 
+    /// Every watch ends for this error.
+    pub(super) fn refuse_all(&mut self, error: &Error) -> Vec<WatchEvent> {
+        let ended = std::mem::take(&mut self.standing);
+        ended.into_keys().map(|watch| WatchEvent::Refused { watch, error: error.clone() }).collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.standing.is_empty()
     }
@@ -163,7 +169,8 @@ impl Watches {
         let about_the_user = matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::PermissionDenied);
         // 3.5.1 says "permission denied" of a token that it does not know; so ask with a new one before believing it.
         if about_the_user && may_renew && !watch.token_refused {
-            watch.token_refused = true;
+            // One token for all of them; those that it lets in forget this when they start.
+            self.standing.values_mut().for_each(|watch| watch.token_refused = true);
             return Verdict::RenewToken;
         }
         if error.kind() == ErrorKind::Compacted {
@@ -194,6 +201,13 @@ impl Watches {
 // === impl Watch ===
 
 impl Watch {
+    /// One revision before the one that is wanted. Servers since 3.5.21 answer no progress request as long as a watch
+    /// begins in the future, and the revision after the last one is in the future until somebody writes. What comes
+    /// twice for it is dropped.
+    fn asked_revision(&self) -> i64 {
+        if self.next_revision > 1 { self.next_revision - 1 } else { self.next_revision }
+    }
+
     fn request(&self, id: WatchId) -> pb::WatchRequest {
         let mut filters = Vec::new();
         if self.spec.no_put {
@@ -206,7 +220,7 @@ impl Watch {
             request_union: Some(pb::watch_request::RequestUnion::CreateRequest(pb::WatchCreateRequest {
                 key: self.spec.range.start.clone(),
                 range_end: self.spec.range.end.clone(),
-                start_revision: self.next_revision,
+                start_revision: self.asked_revision(),
                 progress_notify: false,
                 filters,
                 prev_kv: self.spec.prev_kv,

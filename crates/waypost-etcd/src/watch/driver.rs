@@ -11,8 +11,8 @@ use tonic::{Status, Streaming};
 use super::core::{Verdict, Watches};
 use super::{WatchEvent, WatchId, WatchSpec};
 use crate::backoff::Backoff;
-use crate::call::{Cluster, Session, endpoint_is_bad, with_leader};
-use crate::error::Error;
+use crate::call::{Cluster, Session, with_leader};
+use crate::error::{Error, ErrorKind};
 use crate::proto::etcdserverpb as pb;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 
@@ -123,6 +123,9 @@ impl Driver {
     async fn serve_stream(&mut self) -> Left {
         while let Ok(command) = self.inbox.try_recv() {
             self.obey(command, None);
+        }
+        if self.watches.is_empty() {
+            return Left::Idle;
         }
         let operation = self.watches.operation();
         let session = tokio::select! {
@@ -235,10 +238,17 @@ impl Driver {
                 Err(error) => Left::Broken(error),
             };
         }
-        if endpoint_is_bad(&status) {
-            self.cluster.pool.failed(&session.link);
+        let error = self.cluster.stream_failed(operation, &session.link, status);
+        if error.kind() == ErrorKind::TooLarge {
+            // One event above the limit: every resumption would meet it again.
+            for event in self.watches.refuse_all(&error) {
+                if self.outbox.send(event).await.is_err() {
+                    return Left::Dropped;
+                }
+            }
+            return Left::Idle;
         }
-        Left::Broken(Error::from_status(operation, session.link.endpoint(), status))
+        Left::Broken(error)
     }
 
     /// Tell of the outage once, and wait before the next attempt: not at all at first, then with full jitter.

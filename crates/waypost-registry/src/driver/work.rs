@@ -182,8 +182,14 @@ impl Driver {
     /// does not hold up the others; everything else waits for its turn.
     fn write_failed(&mut self, tickets: Vec<(SeatId, crate::machine::Ticket)>, error: &Error) {
         self.context.metrics.retries.inc();
-        let in_company =
-            tickets.len() > 1 && !error.is_transient() && error.kind() != ErrorKind::LeaseNotFound;
+        let about_its_content = matches!(
+            error.kind(),
+            ErrorKind::InvalidArgument
+                | ErrorKind::TooLarge
+                | ErrorKind::PermissionDenied
+                | ErrorKind::FailedPrecondition
+        );
+        let in_company = tickets.len() > 1 && about_its_content;
         if !in_company {
             self.write.later();
         }
