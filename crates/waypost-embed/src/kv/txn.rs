@@ -5,7 +5,7 @@
 use waypost_proto::etcdserverpb::request_op::Request;
 use waypost_proto::etcdserverpb::response_op::Response;
 use waypost_proto::etcdserverpb::{
-    PutRequest, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    PutRequest, RangeRequest, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
 };
 
 use super::check::{MAX_DEPTH, is_read_only};
@@ -30,7 +30,15 @@ impl KeySpace {
     ) -> Result<Applied<TxnResponse>, StoreError> {
         let mut path = Path::new();
         self.decide(backend, &request, self.store().current(), MAX_DEPTH, &mut path)?;
-        self.check_branch(&request, &mut path.iter().copied())?;
+        // Every put before the first range: a transaction that fails for both is told of the put.
+        self.check_branch(&request, &mut path.iter().copied(), &|operation| match operation {
+            Request::RequestPut(put) => self.check_put_in(put),
+            _ => Ok(()),
+        })?;
+        self.check_branch(&request, &mut path.iter().copied(), &|operation| match operation {
+            Request::RequestRange(range) => self.check_range_in(range),
+            _ => Ok(()),
+        })?;
         self.atomically(|space, write| {
             let mut answer = space.run(backend, write, request, &mut path.into_iter())?;
             answer.header = header(write.revision());
@@ -94,24 +102,26 @@ impl KeySpace {
         Ok(true)
     }
 
-    /// Refuses what the chosen branches could not do.
+    /// Checks the operations of the chosen branches, one by one.
     fn check_branch(
         &self,
         request: &TxnRequest,
         path: &mut impl Iterator<Item = bool>,
-    ) -> Result<(), StoreError> {
-        let store = self.store();
+        check: &impl Fn(&Request) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         for operation in branch(request, path.next().unwrap_or_default()) {
             match &operation.request {
-                Some(Request::RequestRange(range)) => {
-                    nested_revision(range.revision, store.current(), store.current_compacted())?;
-                }
-                Some(Request::RequestPut(put)) => self.check_put_in(put)?,
-                Some(Request::RequestTxn(nested)) => self.check_branch(nested, path)?,
-                Some(Request::RequestDeleteRange(_)) | None => {}
+                Some(Request::RequestTxn(nested)) => self.check_branch(nested, path, check)?,
+                Some(operation) => check(operation)?,
+                None => {}
             }
         }
         Ok(())
+    }
+
+    fn check_range_in(&self, range: &RangeRequest) -> Result<(), Refusal> {
+        let store = self.store();
+        nested_revision(range.revision, store.current(), store.current_compacted()).map(|_| ())
     }
 
     fn check_put_in(&self, put: &PutRequest) -> Result<(), Refusal> {

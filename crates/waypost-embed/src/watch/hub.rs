@@ -156,8 +156,7 @@ impl Hub {
         };
         self.push(stream, Response { watch_id: id, revision, body: Body::Created });
         if start != 0 && start < compacted {
-            let body = Body::Compacted { revision: compacted };
-            self.push(stream, Response { watch_id: id, revision: 0, body });
+            self.end(stream, id, compacted);
             return Some(id);
         }
         let wants = Wants::of_request(request);
@@ -182,7 +181,8 @@ impl Hub {
     /// Ends a watch on demand of the client. An unknown id is passed over in silence.
     pub fn cancel(&mut self, stream: StreamId, id: i64) {
         let revision = self.revision;
-        if self.forget(stream, id) {
+        let ended = self.streams.get_mut(&stream).is_some_and(|stream| stream.ended.remove(&id));
+        if self.forget(stream, id) || ended {
             self.push(stream, Response { watch_id: id, revision, body: Body::Canceled });
         }
     }
@@ -222,7 +222,7 @@ impl Hub {
             .collect();
         for (stream, id) in lost {
             self.forget(stream, id);
-            self.push(stream, Response { watch_id: id, revision: 0, body: Body::Compacted { revision } });
+            self.end(stream, id, revision);
         }
     }
 
@@ -271,6 +271,15 @@ impl Hub {
             }
         }
         true
+    }
+
+    /// Tells that a watch, which is not or no longer kept, ended since `compacted` is the first revision there is.
+    fn end(&mut self, stream: StreamId, id: i64, compacted: i64) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.ended.insert(id);
+        }
+        let body = Body::Compacted { revision: compacted };
+        self.push(stream, Response { watch_id: id, revision: 0, body });
     }
 
     fn refuse(&mut self, stream: StreamId, reason: Cow<'static, str>) {

@@ -170,11 +170,13 @@ struct Client {
     watches: BTreeMap<i64, Expected>,
     /// Watches whose creation is not answered yet, by id: nothing may be said of them.
     asked: BTreeMap<i64, Vec<Expected>>,
+    /// Watches that a compaction ended and that are not cancelled: their ids are taken.
+    ended: BTreeSet<i64>,
 }
 
 impl Client {
     fn new(stream: StreamId) -> Self {
-        Self { stream, watches: BTreeMap::new(), asked: BTreeMap::new() }
+        Self { stream, watches: BTreeMap::new(), asked: BTreeMap::new(), ended: BTreeSet::new() }
     }
 
     fn receive(&mut self, response: &Response, log: &Log) {
@@ -183,11 +185,13 @@ impl Client {
             Body::Created => {
                 let expected = self.asked.get_mut(&id).unwrap().remove(0);
                 assert!(self.watches.insert(id, expected).is_none(), "id {id} is in use");
+                assert!(!self.ended.contains(&id), "id {id} is still taken");
             }
             Body::Refused(_) => assert_eq!(id, NO_WATCH),
-            Body::Canceled => assert!(self.watches.remove(&id).is_some()),
+            Body::Canceled => assert!(self.watches.remove(&id).is_some() || self.ended.remove(&id)),
             Body::Compacted { revision } => {
                 let watch = self.watches.remove(&id).unwrap();
+                assert!(self.ended.insert(id));
                 assert_eq!(response.revision, 0);
                 assert!(watch.next < *revision, "cancelled without need");
                 assert!(*revision <= log.compacted);

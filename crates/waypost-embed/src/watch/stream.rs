@@ -12,6 +12,8 @@ pub(super) struct Stream {
     pub(super) watches: BTreeMap<i64, Watch>,
     /// Watches that are behind: the first revision that each has not got, and its id.
     pub(super) behind: BTreeSet<(i64, i64)>,
+    /// Ids of watches that a compaction ended. As in etcd an id stays taken until the client cancels the watch too.
+    pub(super) ended: BTreeSet<i64>,
     /// When progress is next looked at, in milliseconds.
     pub(super) tick_at: u64,
     /// The id that the next watch gets, if free.
@@ -58,6 +60,7 @@ impl Stream {
         Self {
             watches: BTreeMap::new(),
             behind: BTreeSet::new(),
+            ended: BTreeSet::new(),
             tick_at,
             next_id: 0,
             queue: VecDeque::new(),
@@ -68,14 +71,18 @@ impl Stream {
     /// The id for a new watch; `None` if the one that is asked for is taken. Zero asks for any.
     pub(super) fn claim_id(&mut self, wanted: i64) -> Option<i64> {
         if wanted != 0 {
-            return (!self.watches.contains_key(&wanted)).then_some(wanted);
+            return (!self.is_taken(wanted)).then_some(wanted);
         }
-        while self.watches.contains_key(&self.next_id) {
+        while self.is_taken(self.next_id) {
             self.next_id = self.next_id.wrapping_add(1);
         }
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         Some(id)
+    }
+
+    fn is_taken(&self, id: i64) -> bool {
+        self.watches.contains_key(&id) || self.ended.contains(&id)
     }
 
     /// Whether events of this size may be queued. An empty queue takes events of any size.

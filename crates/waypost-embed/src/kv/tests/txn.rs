@@ -380,6 +380,15 @@ fn what_the_other_branch_could_not_do_does_not_matter() {
 }
 
 #[test]
+fn a_put_that_cannot_be_done_is_told_of_before_a_range_that_cannot() {
+    let mut server = Server::new();
+    let future = op(Request::RequestRange(RangeRequest { revision: 9, ..range("a", "") }));
+    let unknown = op(Request::RequestPut(PutRequest { lease: 5, ..put("b", "") }));
+    let refusal = server.txn(txn(vec![future, unknown])).unwrap_err();
+    assert_eq!(refusal.to_string(), "etcdserver: requested lease not found");
+}
+
+#[test]
 fn a_transaction_that_only_reads_is_answered_without_the_writer() {
     let mut server = Server::new();
     server.set("a", "1");

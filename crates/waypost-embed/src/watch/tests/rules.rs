@@ -149,6 +149,27 @@ fn a_start_that_is_compacted_is_created_and_cancelled_without_a_reason() {
 }
 
 #[test]
+fn the_id_of_a_watch_that_was_compacted_is_taken_until_it_is_cancelled() {
+    let mut bench = Bench::new();
+    for _ in 2..=9 {
+        bench.write(&["a"]);
+    }
+    bench.hub.compact(5);
+    bench.log.compacted = 5;
+    let stream = bench.hub.open(0);
+    bench.hub.create(stream, &WatchCreateRequest { start_revision: 4, watch_id: 7, ..key("a") }, Ok(()));
+    bench.hub.create(stream, &WatchCreateRequest { watch_id: 7, ..key("a") }, Ok(()));
+    assert!(bench.drain(stream)[2].cancel_reason.contains("duplicate watch ID"));
+    bench.hub.cancel(stream, 7);
+    bench.hub.cancel(stream, 7);
+    let told = bench.drain(stream);
+    assert_eq!(told.len(), 1, "of the second there is nothing to cancel");
+    assert!(told[0].canceled && told[0].watch_id == 7);
+    bench.hub.create(stream, &WatchCreateRequest { watch_id: 7, ..key("a") }, Ok(()));
+    assert!(!bench.drain(stream)[0].canceled);
+}
+
+#[test]
 fn an_empty_key_is_the_first_of_all_and_zero_is_the_open_end() {
     let mut bench = Bench::new();
     let stream = bench.hub.open(0);
