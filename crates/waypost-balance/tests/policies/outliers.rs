@@ -285,3 +285,20 @@ proptest! {
         prop_assert!(ready.iter().all(|endpoint| endpoint.gate() == Gate::Open));
     }
 }
+
+#[test]
+fn calls_that_end_during_an_ejection_are_not_held_against_the_endpoint_after_it() {
+    let now = Instant::now();
+    let ready = open(10, now);
+    let mut settings = OutlierSettings::default();
+    settings.base_ejection_time = 15 * SECOND;
+    let mut detector = detector(&settings, &ready, now);
+    calls(&ready[0], 5, 0, now);
+    assert_eq!(durations(&detector.examine(&ready[0], now)), [15 * SECOND]);
+    detector.tick(now + 10 * SECOND);
+    calls(&ready[0], 200, 0, now + 12 * SECOND);
+    let events = detector.tick(now + 15 * SECOND);
+    assert!(matches!(events[..], [OutlierEvent::Readmitted { .. }]), "{events:?}");
+    assert!(detector.tick(now + 20 * SECOND).is_empty());
+    assert_eq!(ready[0].gate(), Gate::Open);
+}

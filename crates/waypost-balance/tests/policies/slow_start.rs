@@ -77,3 +77,17 @@ fn a_window_of_zero_is_no_slow_start() {
     let given = shares(&*policy.build(open(4, now), None), 4, 400, now, &Dice::new(5));
     assert_eq!(given, [100; 4]);
 }
+
+#[test]
+fn a_fleet_that_is_all_new_gets_no_bursts() {
+    let now = Instant::now();
+    let ready = open(5, now);
+    // Five picks for nearly every call: over five endpoints in turn, the first of the five would always be the same.
+    let policy = SlowStart::new(RoundRobin::default()).with_least_share(0.01);
+    let picker = policy.build(ready, None);
+    let dice = Dice::new(6);
+    for _ in 0..50 {
+        let given = shares(&*picker, 5, 20, now, &dice);
+        assert!(given.iter().all(|&calls| calls < 14), "{given:?}");
+    }
+}

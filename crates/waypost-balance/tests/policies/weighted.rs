@@ -85,3 +85,15 @@ fn weight_zero_is_the_last_resort() {
     let given = shares(&*picker, 3, 1_000, now, &Dice::new(5));
     assert!(given[0].abs_diff(500) < 70 && given[1] == 0, "{given:?}");
 }
+
+#[test]
+fn the_turn_is_kept_when_the_set_changes() {
+    let now = Instant::now();
+    let ready = weighted(&[100; 4], now);
+    let policy = WeightedRoundRobin::default();
+    let first = policy.build(Arc::clone(&ready), None);
+    let request = PickRequest::new(now, &|| 0);
+    assert_eq!((first.pick(&request), first.pick(&request)), (Some(0), Some(1)));
+    let second = policy.build(ready, Some(&*first));
+    assert_eq!(second.pick(&request), Some(2));
+}
