@@ -15,7 +15,7 @@ use waypost_model::Endpoint;
 /// in the subsets of a `size / n` of the clients.
 ///
 /// Google's deterministic subsetting ("Site Reliability Engineering", chapter 20) was simulated beside it
-/// (`tests/subsets.rs`), with 300 clients, 300 servers and 10 connections for each client. Where clients are numbered
+/// (`tests/policies/subsets.rs`), with 300 clients, 300 servers and 10 connections for each client. Where clients are numbered
 /// without gaps, its loads are all the same, which rendezvous cannot do (the number of clients of a server is
 /// binomial: a mean of `m` clients deviates by its square root). But it shuffles the servers anew whenever their
 /// number changes, so that one server that leaves moves nearly every connection of the fleet, where rendezvous moves
