@@ -43,11 +43,12 @@ pub struct Server {
     /// Listeners with their connections, and what runs in the background.
     tasks: JoinSet<()>,
     writer: Option<JoinHandle<()>>,
+    /// Cancelled when the data directory is free.
+    free: CancellationToken,
 }
 
 /// How long calls that are under way may take when the server ends.
 const GRACE: Duration = Duration::from_secs(5);
-
 // === impl Server ===
 
 impl Server {
@@ -62,7 +63,8 @@ impl Server {
     }
 
     /// Ends it in good order: connections are closed after the calls that are under way, watches end, leases keep what
-    /// they have left. Returns when the data directory is free. Not cancel safe: dropped, it ends as if killed.
+    /// they have left. Returns when the data directory is free; should a read
+    /// hang, it says so in the log and returns 5 s later. Not cancel safe: dropped, it ends as if killed.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
@@ -72,6 +74,10 @@ impl Server {
         if let Some(writer) = self.writer.take() {
             // The engine is gone with the tasks, which ends the writer.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+        // Reads of calls that were cut go on to their end.
+        if tokio::time::timeout(GRACE, self.free.cancelled()).await.is_err() {
+            tracing::warn!("a read did not end in time: the data directory is still in use");
         }
     }
 
@@ -84,10 +90,12 @@ impl Server {
         let bound = listeners.iter().map(|(_, address)| format!("http://{address}")).collect();
         let urls: Vec<String> = if advertise.is_empty() { bound } else { advertise };
         let client_urls = urls.clone();
+        let free = CancellationToken::new();
+        let guard = free.clone().drop_guard();
         let opened = tokio::task::spawn_blocking(move || {
             let store = open(&data_dir, options.cache_bytes, restore.as_deref())?;
             let (member, index) = Member::load(&store, name, client_urls, restore.is_some())?;
-            Shared::load(store, member, index, options)
+            Shared::load(store, member, index, options, guard)
                 .map_err(|source| StartError::Load { folder: data_dir, source })
         });
         let shared = match opened.await {
@@ -109,7 +117,7 @@ impl Server {
         }
         tasks.spawn(background::progress(engine.clone(), stop.clone()));
         tasks.spawn(background::compact(engine, stop.clone()));
-        Ok(Self { urls, stop, tasks, writer: Some(writer) })
+        Ok(Self { urls, stop, tasks, writer: Some(writer), free })
     }
 }
 

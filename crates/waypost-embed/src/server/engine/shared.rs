@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use tokio_util::sync::DropGuard;
 
 use super::{Alarms, Member};
 use crate::auth::{Auth, Policy};
@@ -35,6 +36,8 @@ pub(in crate::server) struct Shared {
     /// Number of requests that were written, over all time.
     pub(in crate::server) index: AtomicU64,
     started: Instant,
+    /// Last, so that it goes when the backend has let go of its folder.
+    _free: DropGuard,
 }
 
 /// The hub, and whom to wake.
@@ -52,6 +55,7 @@ impl Shared {
         member: Member,
         index: u64,
         options: Options,
+        free: DropGuard,
     ) -> Result<Self, StoreError> {
         let started = Instant::now();
         let space = KeySpace::load(&backend, options.min_lease_ttl, 0)?;
@@ -80,6 +84,7 @@ impl Shared {
             waiting_bytes: AtomicUsize::new(0),
             index: AtomicU64::new(index),
             started,
+            _free: free,
         })
     }
 
