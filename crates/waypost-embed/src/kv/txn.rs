@@ -31,11 +31,11 @@ impl KeySpace {
         let mut path = Path::new();
         self.decide(backend, &request, self.store().current(), MAX_DEPTH, &mut path)?;
         // Every put before the first range: a transaction that fails for both is told of the put.
-        self.check_branch(&request, &mut path.iter().copied(), &|operation| match operation {
+        check_branch(&request, &mut path.iter().copied(), &|operation| match operation {
             Request::RequestPut(put) => self.check_put_in(put),
             _ => Ok(()),
         })?;
-        self.check_branch(&request, &mut path.iter().copied(), &|operation| match operation {
+        check_branch(&request, &mut path.iter().copied(), &|operation| match operation {
             Request::RequestRange(range) => self.check_range_in(range),
             _ => Ok(()),
         })?;
@@ -102,23 +102,6 @@ impl KeySpace {
         Ok(true)
     }
 
-    /// Checks the operations of the chosen branches, one by one.
-    fn check_branch(
-        &self,
-        request: &TxnRequest,
-        path: &mut impl Iterator<Item = bool>,
-        check: &impl Fn(&Request) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        for operation in branch(request, path.next().unwrap_or_default()) {
-            match &operation.request {
-                Some(Request::RequestTxn(nested)) => self.check_branch(nested, path, check)?,
-                Some(operation) => check(operation)?,
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
     fn check_range_in(&self, range: &RangeRequest) -> Result<(), Refusal> {
         let store = self.store();
         nested_revision(range.revision, store.current(), store.current_compacted()).map(|_| ())
@@ -171,6 +154,22 @@ impl KeySpace {
         // Only the outermost header carries a revision.
         Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
     }
+}
+
+/// Checks the operations of the chosen branches, one by one.
+fn check_branch(
+    request: &TxnRequest,
+    path: &mut impl Iterator<Item = bool>,
+    check: &impl Fn(&Request) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    for operation in branch(request, path.next().unwrap_or_default()) {
+        match &operation.request {
+            Some(Request::RequestTxn(nested)) => check_branch(nested, path, check)?,
+            Some(operation) => check(operation)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 fn branch(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
