@@ -166,7 +166,7 @@ fn show(out: &mut Output, state: &RegistrationState, instance: &Instance) -> io:
             id: &instance.id,
             address: instance.address(),
             status: instance.status,
-            lease: lease.map(|lease| format!("{lease:x}")),
+            lease: lease.map(|lease| format!("{lease:016x}")),
             revision,
             cause,
         });

@@ -53,7 +53,7 @@ impl From<&KeyValue> for ShownKeyValue {
             create_revision: kv.create_revision,
             mod_revision: kv.mod_revision,
             version: kv.version,
-            lease: (kv.lease != 0).then(|| format!("{:x}", kv.lease)),
+            lease: (kv.lease != 0).then(|| format!("{:016x}", kv.lease)),
         }
     }
 }
