@@ -217,3 +217,23 @@ async fn history_is_given_up_by_age() {
     .await;
     assert_eq!(client.range(Range::key("a")).await.unwrap().kvs[0].value, "4");
 }
+
+/// As etcd since 3.5.21, the server answers no progress request while a watch begins after its revision. Our client
+/// must not take that for a broken stream.
+#[tokio::test]
+async fn a_watch_on_an_idle_store_stays_up() {
+    let fixture = Fixture::start().await;
+    let options = ClientOptions::new([fixture.url()]).keepalive(Duration::from_millis(100), PATIENCE);
+    let client = Client::new(options).unwrap();
+    let revision = client.put(Put::new("k", "v")).await.unwrap().header.unwrap().revision;
+    let mut watcher = client.watch();
+    watcher.add(WatchSpec::new(KeyRange::key("k")).from(revision + 1));
+    let mut progress = 0;
+    while progress < 3 {
+        match watcher.next().await {
+            WatchEvent::Started { .. } => {}
+            WatchEvent::Progress { .. } => progress += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+}
