@@ -1,0 +1,87 @@
+//! What the comparison has found, cut down to what shows it. Each is asked of both servers again.
+
+use waypost_proto::etcdserverpb::request_op::Request;
+use waypost_proto::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    WatchCreateRequest,
+};
+
+use crate::minimise::attempt;
+use crate::op::{CURRENT, Op};
+use crate::server::Kind;
+
+/// Drives the embedded server and etcd 3.5, which must agree.
+fn agree(ops: &[Op]) {
+    waypost_testkit::run(async {
+        if let Some(minimal) = attempt([Kind::Embedded, Kind::Etcd35], ops).await {
+            panic!("{}", minimal.difference);
+        }
+    });
+}
+
+fn put(key: &'static str) -> Op {
+    Op::Put(put_request(key))
+}
+
+fn put_request(key: &'static str) -> PutRequest {
+    PutRequest { key: key.into(), value: "x".into(), ..PutRequest::default() }
+}
+
+fn txn(operations: impl IntoIterator<Item = Request>) -> Op {
+    let success = operations.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
+    Op::Txn(TxnRequest { success, ..TxnRequest::default() })
+}
+
+fn compact_now() -> Op {
+    Op::Compact(CompactionRequest { revision: CURRENT, physical: true })
+}
+
+fn watch(start_revision: i64, watch_id: i64) -> Op {
+    let create = WatchCreateRequest { key: "a".into(), start_revision, watch_id, ..Default::default() };
+    Op::Watch { stream: 0, create }
+}
+
+#[test]
+fn a_delete_that_ends_before_it_starts_forbids_no_put() {
+    for range_end in ["\0", "a", "b", "c", "d"] {
+        let delete = DeleteRangeRequest {
+            key: "c".into(),
+            range_end: range_end.into(),
+            ..DeleteRangeRequest::default()
+        };
+        agree(&[
+            put("c"),
+            txn([Request::RequestDeleteRange(delete), Request::RequestPut(put_request("c"))]),
+            Op::Range(RangeRequest { key: "c".into(), ..RangeRequest::default() }),
+        ]);
+    }
+}
+
+#[test]
+fn a_transaction_that_fails_for_a_range_and_a_put_is_told_of_the_put() {
+    let range = RangeRequest { key: "a".into(), revision: 1, ..RangeRequest::default() };
+    let kept = PutRequest { value: "".into(), ignore_value: true, ..put_request("absent") };
+    let unknown = PutRequest { lease: 99, ..put_request("a") };
+    for refused in [kept, unknown] {
+        agree(&[
+            put("a"),
+            compact_now(),
+            txn([Request::RequestRange(range.clone()), Request::RequestPut(refused)]),
+        ]);
+    }
+}
+
+#[test]
+fn the_id_of_a_watch_that_was_compacted_is_taken_until_it_is_cancelled() {
+    let cancel = Op::Cancel { stream: 0, id: 7 };
+    agree(&[
+        put("a"),
+        compact_now(),
+        watch(1, 7),
+        watch(0, 7),
+        cancel.clone(),
+        watch(0, 7),
+        put("a"),
+        cancel,
+    ]);
+}

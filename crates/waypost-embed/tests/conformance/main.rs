@@ -1,0 +1,122 @@
+//! Conformance: the same operations at two servers, whose every answer and every event must be the same.
+//!
+//! Sequences come from a seed ([`generate`]), are driven at both servers ([`session`]) through the bare clients of the
+//! protocol, and compared field by field: status code and message too, the ids of cluster and member and the raft term
+//! aside. Where two servers differ, the sequence is cut down ([`minimise`]) and printed. What was found has a test of
+//! its own ([`found`]); where versions of etcd differ is listed in [`versions`], and nothing else is excused.
+//!
+//! `WAYPOST_CONFORMANCE_SEED` and `WAYPOST_CONFORMANCE_OPERATIONS` ask for other sequences, or more.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what a test asks for must be there"
+)]
+
+mod call;
+mod found;
+mod generate;
+mod minimise;
+mod op;
+mod server;
+mod session;
+mod stream;
+mod versions;
+
+use std::fmt::Write as _;
+
+use futures::future::join_all;
+use server::Kind;
+use session::Session;
+
+/// Operations in a sequence.
+const LENGTH: usize = 250;
+
+/// Pairs of servers that run at the same time: most of the time goes into waiting.
+const PAIRS: usize = 4;
+
+/// Operations in a run, unless the environment says otherwise.
+const OPERATIONS: usize = 50_000;
+
+const SEED: u64 = 20_261_120;
+
+/// Drives one pair of servers with one sequence after the other; gives what was asked.
+async fn drive(kinds: [Kind; 2], seed: u64, operations: usize) -> usize {
+    let mut session = Session::start(kinds).await;
+    let mut done = Vec::new();
+    for number in 0.. {
+        if session.asked >= operations {
+            break;
+        }
+        let seed = seed + number;
+        let ops = generate::sequence(seed, LENGTH);
+        if let Err((position, difference)) = session.run(&ops).await {
+            let ops = &ops[..=position];
+            done.extend_from_slice(ops);
+            panic!("seed {seed}: {difference}\n{}", report(kinds, ops, &done).await);
+        }
+        done.extend(ops);
+    }
+    session.asked
+}
+
+/// The fewest operations that show a difference.
+async fn report(kinds: [Kind; 2], ops: &[op::Op], all: &[op::Op]) -> String {
+    let minimal = match minimise::minimise(kinds, ops).await {
+        Some(minimal) => Some(minimal),
+        None => minimise::minimise(kinds, all).await,
+    };
+    let Some(minimal) = minimal else {
+        return format!("it did not show again; the last operation was {}", ops[ops.len() - 1]);
+    };
+    let mut text = format!("with {} operations from the start:\n", minimal.ops.len());
+    for op in &minimal.ops {
+        let _infallible = writeln!(text, "  {op}");
+    }
+    let _infallible = writeln!(text, "{}", minimal.difference);
+    text
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Drives [`PAIRS`] pairs of servers.
+async fn compare(kinds: [Kind; 2], operations: usize) -> usize {
+    let seed = number("WAYPOST_CONFORMANCE_SEED").unwrap_or(SEED);
+    let each = operations.div_ceil(PAIRS);
+    let pairs = (0..PAIRS as u64).map(|pair| drive(kinds, seed + pair * 1_000_000, each));
+    join_all(pairs).await.into_iter().sum()
+}
+
+#[test]
+fn the_embedded_server_agrees_with_etcd() {
+    let operations = number("WAYPOST_CONFORMANCE_OPERATIONS")
+        .map_or(OPERATIONS, |number| usize::try_from(number).unwrap());
+    waypost_testkit::run(async move {
+        let asked = compare([Kind::Embedded, Kind::Etcd35], operations).await;
+        assert!(asked >= operations, "asked {asked}");
+    });
+}
+
+#[test]
+fn etcd_agrees_with_itself() {
+    waypost_testkit::run(async {
+        let asked = compare([Kind::Etcd35, Kind::Etcd35], 4000).await;
+        assert!(asked >= 4000, "asked {asked}");
+    });
+}
+
+#[test]
+fn a_difference_between_versions_is_found_and_cut_down() {
+    waypost_testkit::run(async {
+        let kinds = [Kind::Etcd34, Kind::Etcd35];
+        let mut session = Session::start(kinds).await;
+        let ops = generate::sequence(SEED, 2000);
+        let (position, _) = session.run(&ops).await.expect_err("3.4 answers alarms without a header");
+        let minimal = minimise::minimise(kinds, &ops[..=position]).await.expect("it shows again");
+        assert_eq!(minimal.ops.len(), 1, "{}", minimal.difference);
+        assert!(!minimal.difference.0.is_empty());
+    });
+}
