@@ -88,7 +88,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&ShownKeyValue::from(&kv)).unwrap(),
-            r#"{"key":"a","value_base64":"/wA=","create_revision":2,"mod_revision":3,"version":2,"lease":"694d"}"#
+            r#"{"key":"a","value_base64":"/wA=","create_revision":2,"mod_revision":3,"version":2,"lease":"000000000000694d"}"#
         );
     }
 }
