@@ -42,7 +42,15 @@ Exit codes:
 impl Exit {
     /// What an error leads to. The innermost error that has a meaning of its own decides.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
-        error.chain().filter_map(Self::of_cause).last().unwrap_or(Self::Failed)
+        let mut exit = None;
+        for cause in error.chain() {
+            exit = Self::of_cause(cause).or(exit);
+            // What is below is the network's: a pipe that broke there is not our output's.
+            if cause.is::<etcd::Error>() {
+                break;
+            }
+        }
+        exit.unwrap_or(Self::Failed)
     }
 
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {

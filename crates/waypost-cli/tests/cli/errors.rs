@@ -155,7 +155,8 @@ for_each_etcd! {
         assert_eq!(run(by_option).await.stdout, "a\n1\n");
         let mut without = at(&etcd, &["kv", "get", "a"]);
         without.arg("--cacert").arg(ca);
-        assert_eq!(run(without).await.code, 4);
+        let ran = run(without).await;
+        assert_eq!(ran.code, 4, "{ran:?}");
     }
 
     async fn a_closed_pipe_is_a_quiet_end(version: EtcdVersion) {
