@@ -9,15 +9,20 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(180);
 ///
 /// [`for_each_etcd!`](crate::for_each_etcd) uses it, so that a crate under test needs no `tokio` macros.
 pub fn run<F: Future<Output = ()>>(body: F) {
+    run_within(BODY_TIMEOUT, body);
+}
+
+/// [`run`] for a body that has reason to take another time.
+pub fn run_within<F: Future<Output = ()>>(limit: Duration, body: F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime for the test");
-    let outcome = runtime.block_on(async { tokio::time::timeout(BODY_TIMEOUT, body).await });
+    let outcome = runtime.block_on(async { tokio::time::timeout(limit, body).await });
     // Tasks that still run must not keep a test that is over.
     runtime.shutdown_background();
-    assert!(outcome.is_ok(), "the test did not end within {BODY_TIMEOUT:?}");
+    assert!(outcome.is_ok(), "the test did not end within {limit:?}");
 }
 
 /// Makes one `#[test]` per etcd version out of an async function of [`EtcdVersion`](crate::EtcdVersion):

@@ -39,7 +39,7 @@ pub use binaries::EtcdVersion;
 pub use cluster::{Cluster, ClusterBuilder};
 pub use etcd::{Builder, Etcd};
 pub use eventually::eventually;
-pub use for_each::{BODY_TIMEOUT, run};
+pub use for_each::{BODY_TIMEOUT, run, run_within};
 pub use go_interop::{GoCalls, GoInterop, GoServer};
 pub use port::free_port;
 pub use process::Process;
