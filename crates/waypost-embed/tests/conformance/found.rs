@@ -2,8 +2,8 @@
 
 use waypost_proto::etcdserverpb::request_op::Request;
 use waypost_proto::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    WatchCreateRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberUpdateRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
 };
 
 use crate::minimise::attempt;
@@ -39,6 +39,59 @@ fn compact_now() -> Op {
 fn watch(start_revision: i64, watch_id: i64) -> Op {
     let create = WatchCreateRequest { key: "a".into(), start_revision, watch_id, ..Default::default() };
     Op::Watch { stream: 0, create }
+}
+
+fn alarm(action: i32, alarm: i32) -> Op {
+    Op::Alarm(AlarmRequest { action, member_id: 0, alarm })
+}
+
+/// Everything whose answer an alarm may change.
+fn everything_under(alarm_type: i32) -> Vec<Op> {
+    let range = Request::RequestRange(RangeRequest { key: "a".into(), ..RangeRequest::default() });
+    let delete = DeleteRangeRequest { key: "b".into(), ..DeleteRangeRequest::default() };
+    let grant = |id| Op::Grant(LeaseGrantRequest { id, ttl: 5000 });
+    vec![
+        put("a"),
+        put("b"),
+        grant(1),
+        alarm(1, alarm_type),
+        Op::Range(RangeRequest { key: "a".into(), ..RangeRequest::default() }),
+        txn([range.clone()]),
+        txn([range, Request::RequestPut(put_request("a"))]),
+        txn([Request::RequestDeleteRange(delete.clone())]),
+        put("a"),
+        Op::Delete(delete),
+        watch(0, 0),
+        grant(2),
+        Op::KeepAlive(1),
+        Op::Leases,
+        Op::Revoke(1),
+        Op::HashKv(0),
+        compact_now(),
+        Op::RoleList,
+        Op::Lock { name: "z", lease: 1 },
+        alarm(2, alarm_type),
+        put("a"),
+        compact_now(),
+    ]
+}
+
+#[test]
+fn an_alarm_of_corruption_refuses_writes_and_no_reads() {
+    agree(&everything_under(2));
+}
+
+#[test]
+fn an_alarm_of_space_refuses_what_needs_space() {
+    agree(&everything_under(1));
+}
+
+#[test]
+fn the_urls_of_an_unknown_member_are_not_looked_at() {
+    for url in ["nonsense", "ftp://127.0.0.1:1", "http://127.0.0.1:1", ""] {
+        agree(&[Op::MemberUpdate(MemberUpdateRequest { id: 5, peer_urls: vec![url.into()] })]);
+    }
+    agree(&[Op::MemberUpdate(MemberUpdateRequest { id: 5, peer_urls: Vec::new() })]);
 }
 
 #[test]

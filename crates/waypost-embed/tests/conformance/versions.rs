@@ -77,27 +77,9 @@ const VERSIONS: &[Version] = &[
     },
 ];
 
-/// What the embedded server does otherwise than etcd 3.5.1 for no reason of versions: found, reported, and to be taken
-/// out of here when it is mended.
-const OPEN: &[Version] = &[
-    Version {
-        reason: "open: MemberUpdate checks the URLs before the id, and etcd not at all",
-        between: |kinds| kinds.contains(&Kind::Embedded),
-        concerns: |op, _| matches!(op, Op::MemberUpdate(request) if request.peer_urls[0] != "http://127.0.0.1:1"),
-    },
-    Version {
-        reason: "open: reads are refused while the CORRUPT alarm is on, and etcd answers them",
-        between: |kinds| kinds.contains(&Kind::Embedded),
-        concerns: |op, _| matches!(op, Op::Alarm(request) if request.action == 1 && request.alarm == 2),
-    },
-];
-
 /// Why this operation is not asked of these two, if it is not.
 pub(crate) fn differ(kinds: [Kind; 2], op: &Op, session: &Session) -> Option<&'static str> {
-    let version = VERSIONS
-        .iter()
-        .chain(OPEN)
-        .find(|version| (version.between)(kinds) && (version.concerns)(op, session));
+    let version = VERSIONS.iter().find(|version| (version.between)(kinds) && (version.concerns)(op, session));
     version.map(|version| version.reason)
 }
 

@@ -1,4 +1,4 @@
-//! Reads of keys, at the visible revision.
+//! Reads of keys, at the visible revision. They go on under every alarm, as in etcd.
 
 use std::sync::Arc;
 
@@ -31,7 +31,6 @@ impl Engine {
     }
 
     async fn range_unchecked(&self, request: RangeRequest) -> Result<RangeResponse, Refusal> {
-        self.refuse_if_corrupt()?;
         let plan = read(&self.shared.space).plan_range(&request)?;
         if plan.len() <= INLINE {
             match plan.fetch(&self.shared.backend) {
@@ -52,7 +51,6 @@ impl Engine {
 
     /// A transaction without writes that has been checked, by someone who may. `None`: it writes.
     pub(in crate::server) async fn read_txn(&self, request: TxnRequest) -> Result<TxnResponse, Refusal> {
-        self.refuse_if_corrupt()?;
         let mut answer = self
             .blocking(move |shared| {
                 retried(|| {
@@ -77,10 +75,6 @@ impl Engine {
             Ok(outcome) => outcome.map_err(|error| error.refusal()),
             Err(_) => Err(Refusal::Stopped),
         }
-    }
-
-    fn refuse_if_corrupt(&self) -> Result<(), Refusal> {
-        if super::lock(&self.shared.alarms).corrupt() { Err(Refusal::Corrupt) } else { Ok(()) }
     }
 }
 
