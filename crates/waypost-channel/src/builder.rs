@@ -7,7 +7,8 @@ use crate::connector::{Connector, TcpConnector};
 use crate::driver::{Driver, now};
 use crate::fleet::{self, Fleet, Outlook};
 use crate::metrics::{ChannelMetrics, Counters};
-use crate::settings::{Keepalive, RetryPolicy, Settings};
+use crate::policy::Policy;
+use crate::settings::{Keepalive, RetryPolicy, Settings, Tuning};
 use crate::shared::Shared;
 use crate::table::{Pace, Table};
 use arc_swap::ArcSwap;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use waypost_balance::{Policy, RoundRobin};
+use waypost_balance::OutlierSettings;
 use waypost_discovery::Subscription;
 use waypost_model::{Endpoint, Instance, Snapshot};
 
@@ -24,7 +25,7 @@ use waypost_model::{Endpoint, Instance, Snapshot};
 #[must_use = "nothing happens before `build`"]
 pub struct ChannelBuilder {
     subscription: Subscription,
-    policy: Arc<dyn Policy>,
+    tuning: Tuning,
     connector: Arc<dyn Connector>,
     settings: Settings,
     metrics: Option<ChannelMetrics>,
@@ -36,16 +37,46 @@ impl ChannelBuilder {
     pub(crate) fn new(subscription: Subscription) -> Self {
         Self {
             subscription,
-            policy: Arc::new(RoundRobin::starting_at(fastrand::usize(..))),
+            tuning: Tuning::default(),
             connector: Arc::new(TcpConnector::new()),
             settings: Settings::default(),
             metrics: None,
         }
     }
 
-    /// How calls are spread: [`RoundRobin`] from a random start by default, as in gRPC.
-    pub fn policy(mut self, policy: impl Policy + 'static) -> Self {
-        self.policy = Arc::new(policy);
+    /// How calls are spread: [`round_robin`](Policy::round_robin) by default, as in gRPC. A [`Policy`], or one of
+    /// [`balance`](crate::balance)'s. [`Channel::set_policy`] changes it later.
+    pub fn policy(mut self, policy: impl Into<Policy>) -> Self {
+        self.tuning.policy = policy.into();
+        self
+    }
+
+    /// The zone that this client is in: calls stay in it as long as it has the capacity for them, whatever the policy, as
+    /// [`balance::ZoneAware`](crate::balance::ZoneAware) says. By default zones do not matter.
+    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
+        self.settings.front.zone = Some(zone.into());
+        self
+    }
+
+    /// How much more than its fair part of the capacity the own [`zone`](Self::zone) is trusted with: 1.4 by default, at
+    /// least 1.
+    pub fn zone_headroom(mut self, headroom: f64) -> Self {
+        self.settings.front.zone_headroom = Some(headroom);
+        self
+    }
+
+    /// An endpoint that joins, reconnects or returns from an ejection gets its full share only after this time, and less
+    /// before, as [`balance::SlowStart`](crate::balance::SlowStart) says. By default it gets its share at once. Without
+    /// effect under the policies that hash.
+    pub fn slow_start(mut self, window: impl Into<Option<Duration>>) -> Self {
+        self.settings.front.slow_start = window.into();
+        self
+    }
+
+    /// When endpoints whose calls go badly are set aside: [`OutlierSettings::default`] by default, which are those of gRFC
+    /// A50; `None` for never. [`Channel::set_outlier_detection`] changes it later.
+    pub fn outlier_detection(mut self, settings: impl Into<Option<OutlierSettings>>) -> Self {
+        self.tuning.outliers = settings.into();
         self
     }
 
@@ -127,7 +158,7 @@ impl ChannelBuilder {
 
     /// The channel. Its task starts at once within a tokio runtime, and elsewhere with the first call.
     pub fn build(self) -> Channel {
-        let Self { subscription, policy, connector, settings, metrics } = self;
+        let Self { subscription, tuning, connector, settings, metrics } = self;
         let now = now();
         let settings = Arc::new(settings);
         let routing = Arc::clone(&connector);
@@ -138,7 +169,7 @@ impl ChannelBuilder {
         };
         let empty = Arc::new(Snapshot::absent(subscription.scope().clone()));
         let shared = Arc::new(Shared {
-            table: ArcSwap::from_pointee(Table::empty(policy.build(Arc::from([]), None), Outlook::Unread)),
+            table: ArcSwap::from_pointee(Table::empty(&tuning.policy, Outlook::Unread)),
             applied: ArcSwap::new(Arc::clone(&empty)),
             pace: Arc::new(Pace::default()),
             budget: Budget::new(&settings.retry, now),
@@ -146,11 +177,12 @@ impl ChannelBuilder {
             scope: subscription.scope().clone(),
         });
         let (wake, woken) = watch::channel(());
+        let (tuning, tuned) = watch::channel(tuning);
         let stop = CancellationToken::new();
         let driver = Driver {
             subscription: subscription.clone(),
             fleet: Fleet::new(fleet, empty, fastrand::u64(..), now),
-            policy,
+            tuned,
             connector,
             settings: Arc::clone(&settings),
             shared: Arc::clone(&shared),
@@ -161,6 +193,7 @@ impl ChannelBuilder {
             shared,
             settings,
             subscription,
+            tuning,
             wake: woken,
             driver: Mutex::new(Some(driver)),
             started: OnceLock::new(),
@@ -180,7 +213,7 @@ impl fmt::Debug for ChannelBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelBuilder")
             .field("subscription", &self.subscription)
-            .field("policy", &self.policy)
+            .field("tuning", &self.tuning)
             .field("connector", &self.connector)
             .field("settings", &self.settings)
             .finish_non_exhaustive()

@@ -4,7 +4,7 @@ use crate::channel::Inner;
 use crate::deadline::{Deadline, Passed};
 use crate::driver::now;
 use crate::explain;
-use crate::extension::{EndpointInfo, Idempotent, WaitForReady};
+use crate::extension::{EndpointInfo, HashKey, Idempotent, WaitForReady};
 use crate::fleet::Outlook;
 use crate::incoming::{Held, Tracked, UnderWay, passed};
 use crate::outgoing::{Outgoing, Payload};
@@ -31,6 +31,8 @@ pub(crate) struct Call<'a> {
     deadline: Deadline,
     wait_for_ready: bool,
     idempotent: bool,
+    /// What it brings itself, without the header that the policy names.
+    key: Option<HashKey>,
     tried: Vec<Arc<EndpointState>>,
     /// Attempts that reached, or may have reached, an endpoint.
     attempts: u32,
@@ -95,6 +97,7 @@ impl<'a> Call<'a> {
             since,
             wait_for_ready: wait.unwrap_or(settings.wait_for_ready),
             idempotent,
+            key: parts.extensions.get().copied(),
             tried: Vec::new(),
             attempts: 0,
             unprocessed: 0,
@@ -162,7 +165,11 @@ impl<'a> Call<'a> {
     /// Picks an endpoint, waiting for one if that may help.
     async fn endpoint(&self) -> Result<(Connection, Started), Status> {
         let shared = &self.inner.shared;
-        let pick = || shared.table.load().pick(now(), &self.tried).map(|(c, started)| (c.clone(), started));
+        let pick = || {
+            let table = shared.table.load();
+            let picked = table.pick(now(), self.key, &self.headers, &self.tried);
+            picked.map(|(connection, started)| (connection.clone(), started))
+        };
         if let Some(picked) = pick() {
             return Ok(picked);
         }

@@ -5,7 +5,8 @@ use crate::call;
 use crate::driver::Driver;
 use crate::explain;
 use crate::fleet::Outlook;
-use crate::settings::Settings;
+use crate::policy::Policy;
+use crate::settings::{Settings, Tuning};
 use crate::shared::Shared;
 use crate::stats::ChannelStats;
 use futures::future::BoxFuture;
@@ -17,6 +18,7 @@ use std::task::{Context, Poll};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 use tonic::body::Body;
+use waypost_balance::OutlierSettings;
 use waypost_discovery::Subscription;
 
 /// A gRPC channel to all instances of a service, as the registry has them at each moment.
@@ -43,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) subscription: Subscription,
+    /// What the driver is told while it runs.
+    pub(crate) tuning: watch::Sender<Tuning>,
     /// Woken for each new table.
     pub(crate) wake: watch::Receiver<()>,
     /// Until it runs.
@@ -119,6 +123,24 @@ impl Channel {
                 return stats;
             }
         }
+    }
+
+    /// Spreads calls by another policy from now on. Calls under way are not touched, and connections are kept: at no instant is
+    /// there no endpoint to pick.
+    pub fn set_policy(&self, policy: impl Into<Policy>) {
+        let policy = policy.into();
+        self.inner.tuning.send_modify(|tuning| tuning.policy = policy);
+    }
+
+    /// The policy by which calls are spread. One that was [set](Self::set_policy) just now is in effect a moment later.
+    pub fn policy(&self) -> Policy {
+        self.inner.tuning.borrow().policy.clone()
+    }
+
+    /// Sets endpoints aside by other rules from now on; `None` for never, which ends all ejections.
+    pub fn set_outlier_detection(&self, settings: impl Into<Option<OutlierSettings>>) {
+        let settings = settings.into();
+        self.inner.tuning.send_modify(|tuning| tuning.outliers = settings);
     }
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {

@@ -4,7 +4,7 @@ use crate::connection::{Attempt, Event, What};
 use crate::connector::Connector;
 use crate::fleet::{Action, ConnectionId, Fleet, Outlook};
 use crate::outgoing::Outgoing;
-use crate::settings::Settings;
+use crate::settings::{Settings, Tuning};
 use crate::shared::Shared;
 use crate::table::{Connection, Table};
 use http::uri::{Authority, Scheme};
@@ -14,14 +14,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use waypost_balance::{EndpointState, Policy};
+use waypost_balance::EndpointState;
 use waypost_discovery::Subscription;
 
 /// The driver of one channel, with all that it needs to start.
 pub(crate) struct Driver {
     pub(crate) subscription: Subscription,
     pub(crate) fleet: Fleet,
-    pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) tuned: watch::Receiver<Tuning>,
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) shared: Arc<Shared>,
@@ -60,7 +60,7 @@ impl Driver {
             self.perform(&mut handles, &events);
             let applied = Arc::ptr_eq(&snapshot, &self.shared.applied.load());
             if self.fleet.take_changed() {
-                self.publish(&handles);
+                self.publish(&handles, false);
             }
             if !applied {
                 self.shared.applied.store(Arc::clone(&snapshot));
@@ -73,6 +73,7 @@ impl Driver {
                     snapshot = newest;
                     self.fleet.apply(&snapshot, now());
                 }
+                Ok(()) = self.tuned.changed() => self.publish(&handles, true),
                 Some(event) = arrivals.recv() => {
                     self.on_event(event, &mut handles);
                     for _ in 1..BATCH {
@@ -87,8 +88,8 @@ impl Driver {
         for handle in handles.into_values().filter(|handle| matches!(handle.stage, Stage::Connecting)) {
             handle.abort.cancel();
         }
-        let picker = self.policy.build(Arc::from([]), None);
-        self.shared.table.store(Arc::new(Table::empty(picker, Outlook::Unavailable)));
+        let policy = self.tuned.borrow().policy.clone();
+        self.shared.table.store(Arc::new(Table::empty(&policy, Outlook::Unavailable)));
     }
 
     fn on_event(&mut self, event: Event, handles: &mut HashMap<ConnectionId, Handle>) {
@@ -161,7 +162,7 @@ impl Driver {
     }
 
     /// Makes the fleet of this instant what calls see from now on.
-    fn publish(&mut self, handles: &HashMap<ConnectionId, Handle>) {
+    fn publish(&mut self, handles: &HashMap<ConnectionId, Handle>, retuned: bool) {
         let live = |id| match &handles.get(&id)?.stage {
             Stage::Live(connection) => Some(connection.clone()),
             Stage::Connecting | Stage::Leaving => None,
@@ -174,13 +175,22 @@ impl Driver {
                 .iter()
                 .zip(&connections)
                 .all(|(old, new)| Arc::ptr_eq(&old.state, &new.state));
-        let picker = if same && !self.fleet.take_reweighed() {
+        let policy = self.tuned.borrow_and_update().policy.clone();
+        let reweighed = self.fleet.take_reweighed();
+        let picker = if same && !reweighed && !retuned {
             Arc::clone(&before.picker)
         } else {
             let ready = connections.iter().map(|connection| Arc::clone(&connection.state)).collect();
-            self.policy.build(ready, Some(&*before.picker))
+            self.settings.front.of(&policy).build(ready, Some(&*before.picker))
         };
-        let table = Table { picker, connections, outlook: self.fleet.outlook(), census: self.fleet.census() };
+        let hash_header = policy.hash_header().cloned();
+        let table = Table {
+            picker,
+            hash_header,
+            connections,
+            outlook: self.fleet.outlook(),
+            census: self.fleet.census(),
+        };
         drop(before);
         self.shared.table.store(Arc::new(table));
         // After the store: whoever is woken finds at least this table.

@@ -1,5 +1,6 @@
 //! What a caller says with a call, and what it is told with the response: extensions of the request and of the response.
 
+use http::{HeaderMap, HeaderName};
 use std::fmt;
 use std::sync::Arc;
 use waypost_model::{Endpoint, Instance, InstanceKey};
@@ -23,6 +24,17 @@ pub struct Idempotent;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitForReady(pub bool);
 
+/// Put into a request's extensions: what keeps calls together under [`ring_hash`](crate::Policy::ring_hash) and
+/// [`maglev`](crate::Policy::maglev). Calls with the same key go to the same endpoint. Counts more than the
+/// [header](crate::Policy::hash_on_header) that the policy names.
+///
+/// ```
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(waypost_channel::HashKey::of("user 42"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKey(u64);
+
 /// Found in a response's extensions: which instance has answered.
 ///
 /// Missing in a response that no instance has sent: one that says why the call failed.
@@ -38,6 +50,39 @@ pub struct EndpointInfo {
     /// How many endpoints the call was sent to, this one included: 1 unless it was tried again.
     pub attempts: u32,
 }
+
+// === impl HashKey ===
+
+impl HashKey {
+    /// The key, by its XXH64 with seed 0, as gRPC and Envoy hash headers.
+    pub fn of(key: impl AsRef<[u8]>) -> Self {
+        Self(waypost_balance::hash_key(key.as_ref()))
+    }
+
+    /// A hash of one's own. It is to be spread over all of `u64`.
+    pub fn from_hash(hash: u64) -> Self {
+        Self(hash)
+    }
+
+    /// The key in a header: its values, joined by commas where there are several (gRFC A76).
+    pub(crate) fn in_header(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let mut values = headers.get_all(name).iter();
+        let first = values.next()?;
+        let Some(second) = values.next() else { return Some(Self::of(first)) };
+        let mut joined = first.as_bytes().to_vec();
+        for value in std::iter::once(second).chain(values) {
+            joined.push(b',');
+            joined.extend_from_slice(value.as_bytes());
+        }
+        Some(Self::of(joined))
+    }
+
+    pub(crate) fn hash(self) -> u64 {
+        self.0
+    }
+}
+
+// === impl EndpointInfo ===
 
 impl fmt::Display for EndpointInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

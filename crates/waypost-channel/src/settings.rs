@@ -1,8 +1,10 @@
 //! What a channel is told when it is built.
 
 use crate::backoff::Backoff;
+use crate::policy::{Front, Policy};
 use std::collections::HashSet;
 use std::time::Duration;
+use waypost_balance::OutlierSettings;
 
 /// HTTP/2 pings that find a server which no longer answers.
 ///
@@ -56,6 +58,14 @@ pub(crate) struct Settings {
     pub(crate) idempotent: HashSet<String>,
     pub(crate) all_idempotent: bool,
     pub(crate) wait_for_ready: bool,
+    pub(crate) front: Front,
+}
+
+/// What a running channel may be told anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Tuning {
+    pub(crate) policy: Policy,
+    pub(crate) outliers: Option<OutlierSettings>,
 }
 
 // === impl Keepalive ===
@@ -123,6 +133,14 @@ impl RetryPolicy {
     }
 }
 
+// === impl Tuning ===
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { policy: Policy::default(), outliers: Some(OutlierSettings::default()) }
+    }
+}
+
 // === impl Settings ===
 
 impl Default for Settings {
@@ -138,6 +156,7 @@ impl Default for Settings {
             idempotent: HashSet::new(),
             all_idempotent: false,
             wait_for_ready: false,
+            front: Front::default(),
         }
     }
 }

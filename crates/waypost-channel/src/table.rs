@@ -1,8 +1,11 @@
 //! What calls read: the picker, the connections behind it, and what to say when there is none.
 
+use crate::extension::HashKey;
 use crate::fleet::{Census, Outlook};
 use crate::outgoing::Outgoing;
+use crate::policy::Policy;
 use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName};
 use hyper::client::conn::http2::SendRequest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +15,8 @@ use waypost_balance::{EndpointState, PickRequest, Picker, Started};
 /// An immutable view of the fleet, replaced as a whole by the driver. Reading it is wait-free.
 pub(crate) struct Table {
     pub(crate) picker: Arc<dyn Picker>,
+    /// Where the key of a call is that brings none of its own.
+    pub(crate) hash_header: Option<HeaderName>,
     /// In the order that the picker was built for.
     pub(crate) connections: Box<[Connection]>,
     pub(crate) outlook: Outlook,
@@ -37,14 +42,23 @@ const SLOWEST: u32 = 32;
 // === impl Table ===
 
 impl Table {
-    pub(crate) fn empty(picker: Arc<dyn Picker>, outlook: Outlook) -> Self {
-        Self { picker, connections: Box::default(), outlook, census: Census::empty() }
+    pub(crate) fn empty(policy: &Policy, outlook: Outlook) -> Self {
+        let picker = policy.rule().build(Arc::from([]), None);
+        let hash_header = policy.hash_header().cloned();
+        Self { picker, hash_header, connections: Box::default(), outlook, census: Census::empty() }
     }
 
     /// Picks an endpoint and counts the call as started there.
-    pub(crate) fn pick(&self, now: Instant, tried: &[Arc<EndpointState>]) -> Option<(&Connection, Started)> {
+    pub(crate) fn pick(
+        &self,
+        now: Instant,
+        key: Option<HashKey>,
+        headers: &HeaderMap,
+        tried: &[Arc<EndpointState>],
+    ) -> Option<(&Connection, Started)> {
         let random = || fastrand::u64(..);
-        let request = PickRequest::new(now, &random).with_exclude(tried);
+        let key = key.or_else(|| HashKey::in_header(headers, self.hash_header.as_ref()?));
+        let request = PickRequest::new(now, &random).with_exclude(tried).with_hash(key.map(HashKey::hash));
         let connection = self.connections.get(self.picker.pick(&request)?)?;
         Some((connection, connection.state.started(now)))
     }

@@ -8,7 +8,7 @@ use support::{Fleet, Server, builder, check, check_with, instance, ready, refuse
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tower::{Service, ServiceExt};
-use waypost_channel::{LeastRequest, WaitForReady};
+use waypost_channel::{Policy, WaitForReady};
 
 #[tokio::test]
 async fn h40_one_of_two_is_dead_and_still_registered() {
@@ -29,7 +29,7 @@ async fn h40_one_of_ten_is_dead_and_still_registered() {
     }
     let (fleet, subscription) = Fleet::of(&servers.iter().collect::<Vec<_>>());
     fleet.put(instance(9, refused()));
-    let channel = builder(subscription).policy(LeastRequest).build();
+    let channel = builder(subscription).policy(Policy::least_request()).build();
     let mut seen = BTreeSet::new();
     for _ in 0..300 {
         seen.insert(served_by(&check(&channel).await.unwrap()));
