@@ -4,16 +4,19 @@ use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::channel::{Channel, Inner};
 use crate::connector::{Connector, TcpConnector};
+use crate::dial::Dial;
 use crate::driver::{Driver, now};
 use crate::fleet::{self, Fleet, Outlook};
+use crate::http2::Http2Dialer;
 use crate::metrics::{ChannelMetrics, Counters};
 use crate::policy::Policy;
+use crate::pool::{Board, Pool};
 use crate::settings::{Keepalive, RetryPolicy, Settings, Tuning};
 use crate::shared::Shared;
 use crate::table::{Pace, Table};
 use arc_swap::ArcSwap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -157,55 +160,58 @@ impl ChannelBuilder {
     }
 
     /// The channel. Its task starts at once within a tokio runtime, and elsewhere with the first call.
-    pub fn build(self) -> Channel {
-        let Self { subscription, tuning, connector, settings, metrics } = self;
-        let now = now();
-        let settings = Arc::new(settings);
-        let routing = Arc::clone(&connector);
+    pub fn build(mut self) -> Channel {
+        let metrics = self.metrics.take();
+        let settings = Arc::new(self.settings.clone());
+        let shared = Arc::new(Shared {
+            budget: Budget::new(&settings.retry, now()),
+            counters: Counters::default(),
+            scope: self.subscription.scope().clone(),
+        });
+        let dialer = Http2Dialer {
+            connector: Arc::clone(&self.connector),
+            keepalive: settings.keepalive,
+            pace: Arc::new(Pace::default()),
+        };
+        let inner = Arc::new(Inner { shared, settings, pool: self.pool(dialer) });
+        if let Some(metrics) = metrics {
+            metrics.add(&inner);
+        }
+        Channel::from_inner(inner)
+    }
+
+    /// What the channel is made of, for calls that are not gRPC: the same endpoints and policy, connected to by `dialer`. Its task
+    /// starts at once within a tokio runtime, and elsewhere with the first lease.
+    ///
+    /// What is set for gRPC calls (timeout, retries, idempotent methods, waiting, pings, metrics) and the connector mean nothing to it.
+    pub fn pool<D: Dial>(self, dialer: D) -> Pool<D> {
+        let Self { subscription, tuning, settings, .. } = self;
+        let dialer = Arc::new(dialer);
+        let routing = Arc::clone(&dialer);
         let fleet = fleet::Settings {
             backoff: settings.backoff,
             drain: settings.drain_timeout,
             route: Box::new(move |instance| route(&*routing, instance)),
         };
         let empty = Arc::new(Snapshot::absent(subscription.scope().clone()));
-        let shared = Arc::new(Shared {
-            table: ArcSwap::from_pointee(Table::empty(&tuning.policy, Outlook::Unread)),
-            applied: ArcSwap::new(Arc::clone(&empty)),
-            pace: Arc::new(Pace::default()),
-            budget: Budget::new(&settings.retry, now),
-            counters: Counters::default(),
-            scope: subscription.scope().clone(),
-        });
+        let nothing = Table::empty(&tuning.policy, Outlook::Unread);
+        let board =
+            Board { table: ArcSwap::from_pointee(nothing), applied: ArcSwap::new(Arc::clone(&empty)) };
         let (wake, woken) = watch::channel(());
         let (tuning, tuned) = watch::channel(tuning);
         let stop = CancellationToken::new();
         let driver = Driver {
-            subscription: subscription.clone(),
-            fleet: Fleet::new(fleet, empty, fastrand::u64(..), now),
+            subscription,
+            fleet: Fleet::new(fleet, empty, fastrand::u64(..), now()),
             tuned,
-            connector,
-            settings: Arc::clone(&settings),
-            shared: Arc::clone(&shared),
+            front: settings.front,
+            dialer,
+            connect_timeout: settings.connect_timeout,
+            board: Arc::new(board),
             wake,
             stop: stop.clone(),
         };
-        let inner = Arc::new(Inner {
-            shared,
-            settings,
-            subscription,
-            tuning,
-            wake: woken,
-            driver: Mutex::new(Some(driver)),
-            started: OnceLock::new(),
-            _stop: stop.drop_guard(),
-        });
-        if tokio::runtime::Handle::try_current().is_ok() {
-            inner.start();
-        }
-        if let Some(metrics) = metrics {
-            metrics.add(&inner);
-        }
-        Channel::from_inner(inner)
+        Pool::new(driver, tuning, settings.discovery_timeout, woken, stop.drop_guard())
     }
 }
 
@@ -220,11 +226,11 @@ impl fmt::Debug for ChannelBuilder {
     }
 }
 
-/// The first of an instance's endpoints that the connector can connect to.
-fn route(connector: &dyn Connector, instance: &Instance) -> Result<Endpoint, Arc<str>> {
+/// The first of an instance's endpoints that the dialer can connect to.
+fn route(dialer: &impl Dial, instance: &Instance) -> Result<Endpoint, Arc<str>> {
     let mut first_refusal = None;
     for endpoint in &instance.endpoints {
-        match connector.refuses(endpoint) {
+        match dialer.refuses(endpoint) {
             None => return Ok(endpoint.clone()),
             Some(reason) => first_refusal = first_refusal.or(Some(reason)),
         }

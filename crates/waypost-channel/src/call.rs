@@ -3,12 +3,12 @@
 use crate::channel::Inner;
 use crate::deadline::{Deadline, Passed};
 use crate::driver::now;
-use crate::explain;
 use crate::extension::{EndpointInfo, HashKey, Idempotent, WaitForReady};
-use crate::fleet::Outlook;
+use crate::http2::Http2;
 use crate::incoming::{Held, Tracked, UnderWay, passed};
+use crate::lease::Lease;
 use crate::outgoing::{Outgoing, Payload};
-use crate::table::Connection;
+use crate::pool::{NotReady, Wish};
 use crate::verdict::{code_of_headers, refused, status_of};
 use http::header::USER_AGENT;
 use http::uri::PathAndQuery;
@@ -16,10 +16,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, V
 use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use waypost_balance::{EndpointState, Outcome, Started};
+use waypost_balance::{EndpointState, Outcome};
 
 /// A call under way: what it asks for, and what it has tried.
 pub(crate) struct Call<'a> {
@@ -62,7 +62,7 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 
 /// Makes the call. Every failure is a response with a gRPC status.
 pub(crate) async fn run(inner: Arc<Inner>, request: Request<Body>) -> Response<Body> {
-    inner.start();
+    inner.pool.start();
     match Call::prepare(&inner, request) {
         Ok((call, payload)) => call.run(payload).await,
         Err(status) => fail(&inner, status),
@@ -107,13 +107,13 @@ impl<'a> Call<'a> {
 
     async fn run(mut self, mut payload: Payload) -> Response<Body> {
         loop {
-            let (connection, started) = match self.endpoint().await {
-                Ok(picked) => picked,
+            let lease = match self.endpoint().await {
+                Ok(lease) => lease,
                 Err(status) => return fail(self.inner, status),
             };
-            let endpoint = Arc::clone(&connection.state);
+            let endpoint = Arc::clone(lease.endpoint());
             let spare = payload.copy();
-            let setback = match self.attempt(connection, started, payload).await {
+            let setback = match self.attempt(lease, payload).await {
                 Ok(response) => return response,
                 Err(setback) => setback,
             };
@@ -163,65 +163,34 @@ impl<'a> Call<'a> {
     }
 
     /// Picks an endpoint, waiting for one if that may help.
-    async fn endpoint(&self) -> Result<(Connection, Started), Status> {
-        let shared = &self.inner.shared;
-        let pick = || {
-            let table = shared.table.load();
-            let picked = table.pick(now(), self.key, &self.headers, &self.tried);
-            picked.map(|(connection, started)| (connection.clone(), started))
-        };
-        if let Some(picked) = pick() {
-            return Ok(picked);
+    async fn endpoint(&self) -> Result<Lease<Http2>, Status> {
+        let pool = &self.inner.pool;
+        let wish = Wish::new()
+            .tried(&self.tried)
+            .key(self.key)
+            .headers(&self.headers)
+            .wait_for_ready(self.wait_for_ready)
+            .since(self.since);
+        if let Some(lease) = pool.try_lease(&wish) {
+            return Ok(lease);
         }
-        let mut wake = self.inner.wake.clone();
-        loop {
-            // Before the table is read: whatever is published after that wakes.
-            wake.mark_unchanged();
-            // Before the table too: if it holds, the table takes into account what the caller can have seen.
-            let current = Arc::ptr_eq(&shared.applied.load(), &self.inner.subscription.snapshot());
-            if let Some(picked) = pick() {
-                return Ok(picked);
-            }
-            let outlook = shared.table.load().outlook;
-            let patience = match outlook {
-                _ if self.wait_for_ready => None,
-                Outlook::Unread => Some(self.since + self.inner.settings.discovery_timeout),
-                Outlook::Ready | Outlook::Connecting => None,
-                Outlook::Unavailable if !current => None,
-                Outlook::Unavailable => return Err(Status::unavailable(explain::unready(self.inner))),
-            };
-            let news = async {
-                tokio::select! {
-                    news = wake.changed() => Some(news),
-                    () = sleep_until(patience.unwrap_or(self.since)), if patience.is_some() => None,
-                }
-            };
-            match self.deadline.limit(news).await {
-                Ok(Some(Ok(()))) => {}
-                Ok(Some(Err(_))) => return Err(Status::unavailable(explain::ended(self.inner))),
-                Ok(None) => return Err(Status::unavailable(explain::unready(self.inner))),
-                Err(Passed) => {
-                    return Err(Status::deadline_exceeded(format!(
-                        "no endpoint before the deadline: {}",
-                        explain::unready(self.inner)
-                    )));
-                }
+        match self.deadline.limit(pool.lease(wish)).await {
+            Ok(leased) => leased.map_err(|NotReady { reason }| Status::unavailable(reason)),
+            Err(Passed) => {
+                Err(Status::deadline_exceeded(format!("no endpoint before the deadline: {}", pool.unready())))
             }
         }
     }
 
     /// Sends the call to one endpoint.
-    async fn attempt(
-        &mut self,
-        connection: Connection,
-        started: Started,
-        payload: Payload,
-    ) -> Result<Response<Body>, Setback> {
+    async fn attempt(&mut self, lease: Lease<Http2>, payload: Payload) -> Result<Response<Body>, Setback> {
         self.attempts += 1;
         let whole = payload.is_whole();
         let (outgoing, claim) = Outgoing::new(payload);
+        let state = Arc::clone(lease.endpoint());
+        let (connection, started) = lease.into_parts();
         let request = self.request(&connection, outgoing);
-        let Connection { mut sender, state, .. } = connection;
+        let Http2 { mut sender, .. } = connection;
         let call = UnderWay::new(Arc::clone(&self.inner.shared), started, self.attempts);
         let response = sender.try_send_request(request);
         // A request that is queued just as the connection ends is given back when the last sender is gone, and no sooner: a call
@@ -320,7 +289,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn request(&self, connection: &Connection, body: Outgoing) -> Request<Outgoing> {
+    fn request(&self, connection: &Http2, body: Outgoing) -> Request<Outgoing> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(connection.scheme.clone());
         uri.authority = Some(connection.authority.clone());

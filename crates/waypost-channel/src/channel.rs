@@ -2,21 +2,18 @@
 
 use crate::builder::ChannelBuilder;
 use crate::call;
-use crate::driver::Driver;
-use crate::explain;
-use crate::fleet::Outlook;
+use crate::http2::Http2Dialer;
 use crate::policy::Policy;
-use crate::settings::{Settings, Tuning};
+use crate::pool::{NotReady, Pool};
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::stats::ChannelStats;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::watch;
-use tokio_util::sync::DropGuard;
 use tonic::body::Body;
 use waypost_balance::OutlierSettings;
 use waypost_discovery::Subscription;
@@ -34,27 +31,10 @@ pub struct Channel {
     inner: Arc<Inner>,
 }
 
-/// No endpoint is ready, and waiting for the first attempts to connect has not changed that.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub struct NotReady {
-    reason: String,
-}
-
 pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,
-    pub(crate) subscription: Subscription,
-    /// What the driver is told while it runs.
-    pub(crate) tuning: watch::Sender<Tuning>,
-    /// Woken for each new table.
-    pub(crate) wake: watch::Receiver<()>,
-    /// Until it runs.
-    pub(crate) driver: Mutex<Option<Driver>>,
-    /// Set once the driver was started, so that calls need not lock.
-    pub(crate) started: std::sync::OnceLock<()>,
-    /// Stops the driver with the last clone.
-    pub(crate) _stop: DropGuard,
+    pub(crate) pool: Pool<Http2Dialer>,
 }
 
 // === impl Channel ===
@@ -75,72 +55,35 @@ impl Channel {
     /// Fails with the reason that a call would get: when nothing is registered, when the first attempt to connect to each
     /// endpoint has failed, and when nothing could be read from the registry in time. Cancel safe.
     pub async fn ready(&self) -> Result<(), NotReady> {
-        self.inner.start();
-        let inner = &self.inner;
-        let not_ready = |reason| Err(NotReady { reason });
-        let unread_until = tokio::time::Instant::now() + inner.settings.discovery_timeout;
-        let mut wake = inner.wake.clone();
-        loop {
-            wake.mark_unchanged();
-            let (outlook, ready) = {
-                let table = inner.shared.table.load();
-                (table.outlook, table.connections.iter().any(|connection| connection.state.admits()))
-            };
-            let patience = match outlook {
-                Outlook::Ready if ready => return Ok(()),
-                Outlook::Unavailable => return not_ready(explain::unready(inner)),
-                Outlook::Unread => Some(unread_until),
-                Outlook::Ready | Outlook::Connecting => None,
-            };
-            tokio::select! {
-                news = wake.changed() => {
-                    if news.is_err() {
-                        return not_ready(explain::ended(inner));
-                    }
-                }
-                () = tokio::time::sleep_until(patience.unwrap_or(unread_until)), if patience.is_some() => {
-                    return not_ready(explain::unready(inner));
-                }
-            }
-        }
+        self.inner.pool.ready().await
     }
 
     /// The endpoints and what they carry, as of now.
     pub fn stats(&self) -> ChannelStats {
-        self.inner.stats()
+        self.inner.pool.stats()
     }
 
     /// Waits until `condition` holds for the [`stats`](Self::stats), and answers them. Looks each time that an endpoint comes,
     /// goes, is connected or lost; a condition on counters alone is not looked at in between. Cancel safe; ends with the last
     /// stats if the channel's task ends.
-    pub async fn wait_for(&self, mut condition: impl FnMut(&ChannelStats) -> bool) -> ChannelStats {
-        self.inner.start();
-        let mut wake = self.inner.wake.clone();
-        loop {
-            wake.mark_unchanged();
-            let stats = self.stats();
-            if condition(&stats) || wake.changed().await.is_err() {
-                return stats;
-            }
-        }
+    pub async fn wait_for(&self, condition: impl FnMut(&ChannelStats) -> bool) -> ChannelStats {
+        self.inner.pool.wait_for(condition).await
     }
 
     /// Spreads calls by another policy from now on. Calls under way are not touched, and connections are kept: at no instant is
     /// there no endpoint to pick.
     pub fn set_policy(&self, policy: impl Into<Policy>) {
-        let policy = policy.into();
-        self.inner.tuning.send_modify(|tuning| tuning.policy = policy);
+        self.inner.pool.set_policy(policy);
     }
 
     /// The policy by which calls are spread. One that was [set](Self::set_policy) just now is in effect a moment later.
     pub fn policy(&self) -> Policy {
-        self.inner.tuning.borrow().policy.clone()
+        self.inner.pool.policy()
     }
 
     /// Sets endpoints aside by other rules from now on; `None` for never, which ends all ejections.
     pub fn set_outlier_detection(&self, settings: impl Into<Option<OutlierSettings>>) {
-        let settings = settings.into();
-        self.inner.tuning.send_modify(|tuning| tuning.outliers = settings);
+        self.inner.pool.set_outlier_detection(settings);
     }
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
@@ -171,23 +114,5 @@ impl fmt::Debug for Channel {
             .field("registered", &stats.registered)
             .field("ready", &stats.ready())
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Inner ===
-
-impl Inner {
-    /// Starts the driver on the runtime of the caller, if it does not run yet.
-    pub(crate) fn start(&self) {
-        self.started.get_or_init(|| {
-            let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(driver) = driver {
-                tokio::spawn(driver.run());
-            }
-        });
-    }
-
-    pub(crate) fn stats(&self) -> ChannelStats {
-        ChannelStats::of(&self.shared.table.load().census)
     }
 }

@@ -1,56 +1,57 @@
-//! The one task of a channel: follows discovery, keeps connections, publishes tables. With or without traffic.
+//! The one task of a pool: follows discovery, keeps connections, publishes tables. With or without traffic.
 
 use crate::connection::{Attempt, Event, What};
-use crate::connector::Connector;
+use crate::dial::Dial;
 use crate::fleet::{Action, ConnectionId, Fleet, Outlook};
-use crate::outgoing::Outgoing;
-use crate::settings::{Settings, Tuning};
-use crate::shared::Shared;
+use crate::policy::Front;
+use crate::pool::Board;
+use crate::settings::Tuning;
 use crate::table::{Connection, Table};
-use http::uri::{Authority, Scheme};
-use hyper::client::conn::http2::SendRequest;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use waypost_balance::EndpointState;
 use waypost_discovery::Subscription;
 
-/// The driver of one channel, with all that it needs to start.
-pub(crate) struct Driver {
+/// The driver of one pool, with all that it needs to start.
+pub(crate) struct Driver<D: Dial> {
     pub(crate) subscription: Subscription,
     pub(crate) fleet: Fleet,
     pub(crate) tuned: watch::Receiver<Tuning>,
-    pub(crate) connector: Arc<dyn Connector>,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) front: Front,
+    pub(crate) dialer: Arc<D>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) board: Arc<Board<D::Connection>>,
     /// Tells that there is a newer table. Calls that wait learn from its end that there will be none.
     pub(crate) wake: watch::Sender<()>,
-    /// Cancelled when the last clone of the channel is gone.
+    /// Cancelled when the last clone of the pool is gone.
     pub(crate) stop: CancellationToken,
 }
 
 /// A connection, or an attempt to make one.
-struct Handle {
+struct Handle<C> {
     abort: CancellationToken,
-    stage: Stage,
+    stage: Stage<C>,
 }
 
-enum Stage {
+enum Stage<C> {
     Connecting,
-    Live(Connection),
+    Live(Connection<C>),
     /// It takes no more calls.
     Leaving,
 }
+
+type Handles<C> = HashMap<ConnectionId, Handle<C>>;
 
 /// Events that are taken before the next table is published: one table for many connections.
 const BATCH: usize = 256;
 
 // === impl Driver ===
 
-impl Driver {
-    /// Runs until the channel is gone.
+impl<D: Dial> Driver<D> {
+    /// Runs until the pool is gone.
     pub(crate) async fn run(mut self) {
         let (events, mut arrivals) = mpsc::unbounded_channel();
         let mut handles = HashMap::new();
@@ -58,12 +59,12 @@ impl Driver {
         self.fleet.apply(&snapshot, now());
         loop {
             self.perform(&mut handles, &events);
-            let applied = Arc::ptr_eq(&snapshot, &self.shared.applied.load());
+            let applied = Arc::ptr_eq(&snapshot, &self.board.applied.load());
             if self.fleet.take_changed() {
                 self.publish(&handles, false);
             }
             if !applied {
-                self.shared.applied.store(Arc::clone(&snapshot));
+                self.board.applied.store(Arc::clone(&snapshot));
                 self.wake.send_replace(());
             }
             let wake = self.fleet.next_wake().map(Instant::from_std);
@@ -89,26 +90,17 @@ impl Driver {
             handle.abort.cancel();
         }
         let policy = self.tuned.borrow().policy.clone();
-        self.shared.table.store(Arc::new(Table::empty(&policy, Outlook::Unavailable)));
+        self.board.table.store(Arc::new(Table::empty(&policy, Outlook::Unavailable)));
     }
 
-    fn on_event(&mut self, event: Event, handles: &mut HashMap<ConnectionId, Handle>) {
+    fn on_event(&mut self, event: Event<D::Connection>, handles: &mut Handles<D::Connection>) {
         let Event { id, endpoint, what } = event;
         match what {
-            What::Connected(sender) => {
+            What::Connected(over) => {
                 let state = self.fleet.state_of(&endpoint, id);
                 if let (Some(handle), Some(state)) = (handles.get_mut(&id), state) {
-                    match connection(sender, state) {
-                        Ok(connection) => {
-                            handle.stage = Stage::Live(connection);
-                            self.fleet.connected(&endpoint, id, now());
-                        }
-                        Err(error) => {
-                            handle.abort.cancel();
-                            handles.remove(&id);
-                            self.fleet.failed(&endpoint, id, error, now());
-                        }
-                    }
+                    handle.stage = Stage::Live(Connection { over, state });
+                    self.fleet.connected(&endpoint, id, now());
                 }
             }
             What::Failed(error) => {
@@ -128,8 +120,8 @@ impl Driver {
 
     fn perform(
         &mut self,
-        handles: &mut HashMap<ConnectionId, Handle>,
-        events: &mpsc::UnboundedSender<Event>,
+        handles: &mut Handles<D::Connection>,
+        events: &mpsc::UnboundedSender<Event<D::Connection>>,
     ) {
         for action in self.fleet.take_actions() {
             match action {
@@ -139,9 +131,8 @@ impl Driver {
                     let attempt = Attempt {
                         id,
                         state,
-                        connector: Arc::clone(&self.connector),
-                        settings: Arc::clone(&self.settings),
-                        pace: Arc::clone(&self.shared.pace),
+                        dialer: Arc::clone(&self.dialer),
+                        limit: self.connect_timeout,
                         events: events.clone(),
                         abort,
                     };
@@ -162,13 +153,14 @@ impl Driver {
     }
 
     /// Makes the fleet of this instant what calls see from now on.
-    fn publish(&mut self, handles: &HashMap<ConnectionId, Handle>, retuned: bool) {
+    fn publish(&mut self, handles: &Handles<D::Connection>, retuned: bool) {
         let live = |id| match &handles.get(&id)?.stage {
             Stage::Live(connection) => Some(connection.clone()),
             Stage::Connecting | Stage::Leaving => None,
         };
-        let connections: Box<[Connection]> = self.fleet.ready().filter_map(|(id, _)| live(id)).collect();
-        let before = self.shared.table.load();
+        let connections: Box<[Connection<D::Connection>]> =
+            self.fleet.ready().filter_map(|(id, _)| live(id)).collect();
+        let before = self.board.table.load();
         let same = before.connections.len() == connections.len()
             && before
                 .connections
@@ -181,7 +173,7 @@ impl Driver {
             Arc::clone(&before.picker)
         } else {
             let ready = connections.iter().map(|connection| Arc::clone(&connection.state)).collect();
-            self.settings.front.of(&policy).build(ready, Some(&*before.picker))
+            self.front.of(&policy).build(ready, Some(&*before.picker))
         };
         let hash_header = policy.hash_header().cloned();
         let table = Table {
@@ -192,18 +184,10 @@ impl Driver {
             census: self.fleet.census(),
         };
         drop(before);
-        self.shared.table.store(Arc::new(table));
+        self.board.table.store(Arc::new(table));
         // After the store: whoever is woken finds at least this table.
         self.wake.send_replace(());
     }
-}
-
-fn connection(sender: SendRequest<Outgoing>, state: Arc<EndpointState>) -> Result<Connection, Arc<str>> {
-    let endpoint = state.endpoint();
-    let authority = Authority::try_from(endpoint.authority())
-        .map_err(|error| Arc::from(format!("{endpoint} cannot stand in a URI: {error}")))?;
-    let scheme = if endpoint.scheme.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
-    Ok(Connection { sender, state, scheme, authority })
 }
 
 /// Time as tokio tells it, so that tests can stop the clock.

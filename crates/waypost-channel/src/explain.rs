@@ -1,8 +1,8 @@
 //! Why a call finds no endpoint: which service, how many registered and ready, since when, what was read, what failed.
 
-use crate::channel::Inner;
 use crate::driver::now;
 use crate::fleet::{Census, LinkPhase, Outlook};
+use crate::table::Table;
 use std::fmt::{self, Write as _};
 use waypost_discovery::Subscription;
 use waypost_model::{Existence, Freshness};
@@ -11,13 +11,11 @@ use waypost_model::{Existence, Freshness};
 const MOST_CAUSES: usize = 5;
 
 /// No endpoint is ready.
-pub(crate) fn unready(inner: &Inner) -> String {
-    let table = inner.shared.table.load();
-    let service = inner.shared.service();
+pub(crate) fn unready<C>(table: &Table<C>, service: &str, subscription: &Subscription) -> String {
     let mut text = String::new();
     let written = match table.outlook {
-        Outlook::Unread => unread(&mut text, service, &inner.subscription),
-        _ => none_ready(&mut text, service, &table.census, &inner.subscription),
+        Outlook::Unread => unread(&mut text, service, subscription),
+        _ => none_ready(&mut text, service, &table.census, subscription),
     };
     // Writing to a `String` does not fail.
     debug_assert!(written.is_ok());
@@ -25,8 +23,8 @@ pub(crate) fn unready(inner: &Inner) -> String {
 }
 
 /// The driver has ended, so that no endpoint will ever be ready.
-pub(crate) fn ended(inner: &Inner) -> String {
-    format!("{}: the channel's task has ended with the runtime that it ran on", inner.shared.service())
+pub(crate) fn ended(service: &str) -> String {
+    format!("{service}: the channel's task has ended with the runtime that it ran on")
 }
 
 fn unread(text: &mut String, service: &str, subscription: &Subscription) -> fmt::Result {

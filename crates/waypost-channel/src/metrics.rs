@@ -216,7 +216,7 @@ impl Sample {
             codes: std::array::from_fn(|code| counters.codes[code].load(Ordering::Relaxed)),
             retried: counters.retried.load(Ordering::Relaxed),
             sent_elsewhere: counters.sent_elsewhere.load(Ordering::Relaxed),
-            stats: channel.stats(),
+            stats: channel.pool.stats(),
         }
     }
 

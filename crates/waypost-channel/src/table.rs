@@ -2,34 +2,32 @@
 
 use crate::extension::HashKey;
 use crate::fleet::{Census, Outlook};
-use crate::outgoing::Outgoing;
+use crate::http2::Http2;
+use crate::lease::Lease;
 use crate::policy::Policy;
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderName};
-use hyper::client::conn::http2::SendRequest;
+use crate::pool::Wish;
+use http::HeaderName;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use waypost_balance::{EndpointState, PickRequest, Picker, Started};
+use waypost_balance::{EndpointState, PickRequest, Picker};
 
 /// An immutable view of the fleet, replaced as a whole by the driver. Reading it is wait-free.
-pub(crate) struct Table {
+pub(crate) struct Table<C = Http2> {
     pub(crate) picker: Arc<dyn Picker>,
     /// Where the key of a call is that brings none of its own.
     pub(crate) hash_header: Option<HeaderName>,
     /// In the order that the picker was built for.
-    pub(crate) connections: Box<[Connection]>,
+    pub(crate) connections: Box<[Connection<C>]>,
     pub(crate) outlook: Outlook,
     pub(crate) census: Census,
 }
 
 /// A connection that takes calls.
 #[derive(Clone)]
-pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<Outgoing>,
+pub(crate) struct Connection<C = Http2> {
+    pub(crate) over: C,
     pub(crate) state: Arc<EndpointState>,
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: Authority,
 }
 
 /// How much less often than asked for the servers want to be pinged.
@@ -41,7 +39,7 @@ const SLOWEST: u32 = 32;
 
 // === impl Table ===
 
-impl Table {
+impl<C: Clone> Table<C> {
     pub(crate) fn empty(policy: &Policy, outlook: Outlook) -> Self {
         let picker = policy.rule().build(Arc::from([]), None);
         let hash_header = policy.hash_header().cloned();
@@ -49,18 +47,13 @@ impl Table {
     }
 
     /// Picks an endpoint and counts the call as started there.
-    pub(crate) fn pick(
-        &self,
-        now: Instant,
-        key: Option<HashKey>,
-        headers: &HeaderMap,
-        tried: &[Arc<EndpointState>],
-    ) -> Option<(&Connection, Started)> {
+    pub(crate) fn pick(&self, now: Instant, wish: &Wish<'_>) -> Option<Lease<C>> {
         let random = || fastrand::u64(..);
-        let key = key.or_else(|| HashKey::in_header(headers, self.hash_header.as_ref()?));
-        let request = PickRequest::new(now, &random).with_exclude(tried).with_hash(key.map(HashKey::hash));
+        let in_header = || HashKey::in_header(wish.headers?, self.hash_header.as_ref()?);
+        let hash = wish.key.or_else(in_header).map(HashKey::hash);
+        let request = PickRequest::new(now, &random).with_hash(hash).with_exclude(wish.tried);
         let connection = self.connections.get(self.picker.pick(&request)?)?;
-        Some((connection, connection.state.started(now)))
+        Some(Lease::new(connection.over.clone(), connection.state.started(now)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an answer, or an error in its place, says: of the call, and of the endpoint.
 
-use crate::connection::{chain, h2_error};
+use crate::http2::{chain, h2_error};
 use h2::Reason;
 use http::{HeaderMap, StatusCode};
 use tonic::{Code, Status};

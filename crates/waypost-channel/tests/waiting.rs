@@ -119,7 +119,7 @@ async fn a_server_that_accepts_and_says_nothing_is_not_ready() {
     assert_eq!(stats.ready(), 1);
     let errors: Vec<_> =
         stats.endpoints.iter().filter_map(|endpoint| endpoint.last_error.as_deref()).collect();
-    assert_eq!(errors, ["no HTTP/2 connection within 200ms"]);
+    assert_eq!(errors, ["not ready for calls within 200ms"]);
 }
 
 #[tokio::test]

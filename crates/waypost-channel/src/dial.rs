@@ -1,0 +1,97 @@
+//! What a [`Pool`](crate::Pool) keeps to each endpoint, and how it comes by it.
+
+use futures::future::BoxFuture;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use waypost_model::Endpoint;
+
+/// Makes what calls to an endpoint go over: a connection of whatever protocol, or a client that owns one.
+///
+/// The [`Channel`](crate::Channel) is a pool whose dialer makes HTTP/2 connections for gRPC.
+pub trait Dial: Send + Sync + 'static {
+    /// What calls go over. Each call has a clone, so a clone is to be cheap; when the pool lets an endpoint go it drops its own, and
+    /// the connection should close when the last clone is gone.
+    type Connection: Clone + Send + Sync + 'static;
+
+    /// Why this dialer cannot reach such an endpoint, whatever the network does; `None` when it can.
+    ///
+    /// Of an instance with several endpoints the first that is not refused is used.
+    fn refuses(&self, endpoint: &Endpoint) -> Option<String>;
+
+    /// Connects. May be dropped at any time; the pool limits it by its connect timeout, and tries again after a
+    /// [`Backoff`](crate::Backoff) when it fails. What runs in tasks of its own is to end with `abort`.
+    fn dial(
+        &self,
+        endpoint: Endpoint,
+        abort: Abort,
+    ) -> BoxFuture<'static, Result<Dialed<Self::Connection>, DialError>>;
+}
+
+/// Why an attempt to connect has failed. Its text and its sources' are in the error of a call that finds no endpoint.
+pub type DialError = Box<dyn StdError + Send + Sync>;
+
+/// A connection that is ready for calls.
+pub struct Dialed<C> {
+    pub(crate) connection: C,
+    pub(crate) closed: Option<BoxFuture<'static, Arc<str>>>,
+}
+
+/// Says when a connection must end at once, with all its calls: the instance has left, and the time that its calls had is over.
+#[derive(Debug, Clone)]
+pub struct Abort(pub(crate) CancellationToken);
+
+/// A [`Dial`] that connects to nothing: every endpoint is ready as soon as it is known.
+///
+/// For clients that keep connections of their own, as HTTP clients do: they are told the address of each call by
+/// [`Lease::endpoint`](crate::Lease::endpoint). An endpoint that cannot be reached is found out by the calls that fail there, so these
+/// have to say so by [`Lease::finished`](crate::Lease::finished), and to be tried elsewhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unconnected;
+
+// === impl Dialed ===
+
+impl<C> Dialed<C> {
+    /// A connection, and the future that is done, with the cause, when it has closed. The pool polls this future, so it may be what
+    /// drives the connection. It is dropped when the connection is aborted.
+    pub fn new<E: fmt::Display>(connection: C, closed: impl Future<Output = E> + Send + 'static) -> Self {
+        let closed = async move { closed.await.to_string().into() };
+        Self { connection, closed: Some(Box::pin(closed)) }
+    }
+
+    /// Something that does not close, since it is not connected.
+    pub fn unconnected(connection: C) -> Self {
+        Self { connection, closed: None }
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for Dialed<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialed").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+// === impl Abort ===
+
+impl Abort {
+    /// Waits until the connection must end. Cancel safe.
+    pub async fn requested(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+// === impl Unconnected ===
+
+impl Dial for Unconnected {
+    type Connection = ();
+
+    fn refuses(&self, _endpoint: &Endpoint) -> Option<String> {
+        None
+    }
+
+    fn dial(&self, _endpoint: Endpoint, _abort: Abort) -> BoxFuture<'static, Result<Dialed<()>, DialError>> {
+        Box::pin(async { Ok(Dialed::unconnected(())) })
+    }
+}

@@ -1,0 +1,167 @@
+//! The connections of a channel: HTTP/2, as gRPC wants it.
+
+use crate::connector::{Connector, Transport};
+use crate::dial::{Abort, Dial, DialError, Dialed};
+use crate::greeting::{Greeted, Greeting};
+use crate::last_words::LastWords;
+use crate::outgoing::Outgoing;
+use crate::settings::Keepalive;
+use crate::table::Pace;
+use futures::future::BoxFuture;
+use http::uri::{Authority, Scheme};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use waypost_model::Endpoint;
+
+/// An HTTP/2 connection, and how requests name its server.
+#[derive(Clone)]
+pub(crate) struct Http2 {
+    pub(crate) sender: SendRequest<Outgoing>,
+    pub(crate) scheme: Scheme,
+    pub(crate) authority: Authority,
+}
+
+/// Makes them.
+#[derive(Clone)]
+pub(crate) struct Http2Dialer {
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) pace: Arc<Pace>,
+}
+
+/// Runs what belongs to a connection for as long as it is not aborted.
+#[derive(Clone)]
+struct Tasks {
+    abort: Abort,
+}
+
+/// Per stream, and per connection: a slow reader of one stream must not hold up the seven others that fit.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+type Driving = http2::Connection<TokioIo<Greeted<LastWords<Transport>>>, Outgoing, Tasks>;
+
+// === impl Http2Dialer ===
+
+impl Dial for Http2Dialer {
+    type Connection = Http2;
+
+    fn refuses(&self, endpoint: &Endpoint) -> Option<String> {
+        self.connector.refuses(endpoint)
+    }
+
+    fn dial(&self, endpoint: Endpoint, abort: Abort) -> BoxFuture<'static, Result<Dialed<Http2>, DialError>> {
+        let this = self.clone();
+        Box::pin(this.connect(endpoint, abort))
+    }
+}
+
+impl Http2Dialer {
+    /// Connects and waits until the server serves.
+    async fn connect(self, endpoint: Endpoint, abort: Abort) -> Result<Dialed<Http2>, DialError> {
+        let authority = Authority::try_from(endpoint.authority())
+            .map_err(|error| format!("{endpoint} cannot stand in a URI: {error}"))?;
+        let scheme = if endpoint.scheme.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
+        let transport = self.connector.connect(endpoint).await?;
+        let (sender, mut driving, greeting) = self.handshake(transport, abort).await?;
+        tokio::select! {
+            // What it said tells more than that it then hung up.
+            biased;
+            heard = greeting => match heard {
+                Ok(Greeting::Http2) => {}
+                Ok(Greeting::Foreign) => return Err("what answers there does not speak HTTP/2".into()),
+                Err(_) => return Err("closed by the server before it had said anything".into()),
+            },
+            ended = &mut driving => return Err(match ended {
+                Ok(()) => "closed by the server before it had said anything".into(),
+                Err(error) => error.into(),
+            }),
+        }
+        let pace = self.pace;
+        let closed = async move {
+            match driving.await {
+                Ok(()) => "the server closed the connection".to_owned(),
+                Err(error) => {
+                    if too_many_pings(&error) {
+                        pace.slow_down();
+                    }
+                    chain(&error)
+                }
+            }
+        };
+        Ok(Dialed::new(Http2 { sender, scheme, authority }, closed))
+    }
+
+    async fn handshake(
+        &self,
+        transport: Transport,
+        abort: Abort,
+    ) -> Result<(SendRequest<Outgoing>, Driving, tokio::sync::oneshot::Receiver<Greeting>), hyper::Error>
+    {
+        let (io, greeting) = Greeted::new(LastWords::new(transport));
+        let mut builder = http2::Builder::new(Tasks { abort });
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        if let Some(keepalive) = self.keepalive {
+            builder
+                .keep_alive_interval(self.pace.stretch(keepalive.interval))
+                .keep_alive_timeout(keepalive.timeout)
+                .keep_alive_while_idle(keepalive.while_idle);
+        }
+        let (sender, driving) = builder.handshake(TokioIo::new(io)).await?;
+        Ok((sender, driving, greeting))
+    }
+}
+
+// === impl Tasks ===
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        let abort = self.abort.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = abort.requested() => {}
+                () = task => {}
+            }
+        });
+    }
+}
+
+fn too_many_pings(error: &hyper::Error) -> bool {
+    h2_error(error).and_then(h2::Error::reason) == Some(h2::Reason::ENHANCE_YOUR_CALM)
+}
+
+/// The HTTP/2 error within.
+pub(crate) fn h2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(h2) = error.downcast_ref() {
+            return Some(h2);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// An error and all its sources in one line; a source that the text before it already says is not repeated.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
+}
