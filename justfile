@@ -25,6 +25,12 @@ bench-discovery *ARGS:
     scripts/install-test-tools
     cargo run --release -p waypost-bench --bin bench-discovery -- {{ARGS}}
 
+# The embedded server beside etcd 3.5, with one line `figure …` for each goal; `--quick` for a first look.
+bench-embed *ARGS:
+    scripts/install-test-tools
+    cargo build --release -p waypost-cli -p waypost-bench
+    target/release/bench-embed {{ARGS}}
+
 # Each fuzz target for SECONDS.
 fuzz SECONDS="10":
     scripts/fuzz-briefly {{SECONDS}}

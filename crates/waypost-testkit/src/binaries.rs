@@ -28,6 +28,13 @@ impl EtcdVersion {
     /// Every version, oldest first.
     pub const ALL: [Self; 2] = [Self::V3_4, Self::V3_5];
 
+    /// The program `etcd` of this version, for those who start it with arguments of their own.
+    ///
+    /// Panics, naming the script to run, when it is not installed.
+    pub fn program(self) -> PathBuf {
+        self.binaries().etcd
+    }
+
     /// The programs of this version.
     ///
     /// Panics, naming the script to run, when they are not installed.
