@@ -12,7 +12,7 @@ use serde_json::Value;
 use waypost_embed::backend::{Backend, Bucket, MemoryBackend, WriteBatch};
 use waypost_embed::bolt::{Reader, export, import, seal};
 use waypost_proto::mvccpb::KeyValue;
-use waypost_testkit::{Etcd, EtcdVersion, for_each_etcd};
+use waypost_testkit::{Etcd, EtcdVersion, for_each_real_etcd};
 
 /// The key of a revision in the bucket `key`.
 fn revision(main: i64, sub: i64) -> Vec<u8> {
@@ -149,7 +149,7 @@ fn check_filled(path: &Path) {
     assert_eq!(entries(path, "authRoles")[0].0, b"reader");
 }
 
-for_each_etcd! {
+for_each_real_etcd! {
     async fn etcd_checks_restores_and_serves_what_is_written(version: EtcdVersion) {
         let mut etcd = Etcd::start(version).await;
         let directory = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use waypost_etcd::{Client, ClientOptions, EndpointOrder, ErrorKind, Put, Range, TlsOptions};
-use waypost_testkit::{Cluster, Etcd, EtcdVersion, Proxy, Tls, for_each_etcd, free_port};
+use waypost_testkit::{Cluster, Etcd, EtcdVersion, Proxy, Tls, for_each_etcd, for_each_real_etcd, free_port};
 
 for_each_etcd! {
     async fn an_endpoint_that_is_away_costs_no_call(version: EtcdVersion) {
@@ -29,24 +29,6 @@ for_each_etcd! {
         let calls = (0..50).map(|_| client.range(Range::key("k")));
         for answer in futures::future::join_all(calls).await {
             answer.expect("served by the other endpoint");
-        }
-    }
-
-    async fn members_die_one_after_the_other(version: EtcdVersion) {
-        let mut cluster = Cluster::start(version, 3).await;
-        let client = Client::new(ClientOptions::new(cluster.urls())).expect("options");
-        client.put(Put::new("k", "0")).await.expect("put");
-        for node in 0..3 {
-            cluster.kill(node).await;
-            // Reads are sent again wherever it takes; while a leader is elected, etcd itself asks for patience.
-            let mut tries = 0;
-            while let Err(error) = client.range(Range::key("k")).await {
-                assert!(error.is_transient(), "{error}");
-                tries += 1;
-                assert!(tries < 50, "{error}");
-            }
-            client.put(Put::new("k", format!("{node}")).idempotent()).await.expect("put");
-            cluster.restart(node).await;
         }
     }
 
@@ -94,6 +76,39 @@ for_each_etcd! {
         }
     }
 
+    async fn users_and_wrong_passwords(version: EtcdVersion) {
+        let etcd = Etcd::builder(version).auth("secret-of-root").start().await;
+        let client = Client::new(ClientOptions::new([etcd.url()]).user("root", "secret-of-root")).expect("options");
+        client.put(Put::new("k", "v")).await.expect("put as root");
+        let wrong = Client::new(ClientOptions::new([etcd.url()]).user("root", "wrong-secret")).expect("options");
+        let error = wrong.range(Range::key("k")).await.expect_err("wrong password");
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        assert!(!format!("{error} {error:?}").contains("wrong-secret"), "{error:?}");
+        let anonymous = Client::new(ClientOptions::new([etcd.url()])).expect("options");
+        let error = anonymous.range(Range::key("k")).await.expect_err("no user");
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    }
+}
+
+for_each_real_etcd! {
+    async fn members_die_one_after_the_other(version: EtcdVersion) {
+        let mut cluster = Cluster::start(version, 3).await;
+        let client = Client::new(ClientOptions::new(cluster.urls())).expect("options");
+        client.put(Put::new("k", "0")).await.expect("put");
+        for node in 0..3 {
+            cluster.kill(node).await;
+            // Reads are sent again wherever it takes; while a leader is elected, etcd itself asks for patience.
+            let mut tries = 0;
+            while let Err(error) = client.range(Range::key("k")).await {
+                assert!(error.is_transient(), "{error}");
+                tries += 1;
+                assert!(tries < 50, "{error}");
+            }
+            client.put(Put::new("k", format!("{node}")).idempotent()).await.expect("put");
+            cluster.restart(node).await;
+        }
+    }
+
     async fn tls_and_client_certificates(version: EtcdVersion) {
         let tls = Tls::new();
         let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;
@@ -109,19 +124,6 @@ for_each_etcd! {
         let options = ClientOptions::new([etcd.authority()]).tls(TlsOptions::new().ca_pem(stranger.ca_pem()));
         let error = Client::new(options).expect("options").range(Range::key("k")).await.expect_err("unknown authority");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    }
-
-    async fn users_and_wrong_passwords(version: EtcdVersion) {
-        let etcd = Etcd::builder(version).auth("secret-of-root").start().await;
-        let client = Client::new(ClientOptions::new([etcd.url()]).user("root", "secret-of-root")).expect("options");
-        client.put(Put::new("k", "v")).await.expect("put as root");
-        let wrong = Client::new(ClientOptions::new([etcd.url()]).user("root", "wrong-secret")).expect("options");
-        let error = wrong.range(Range::key("k")).await.expect_err("wrong password");
-        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
-        assert!(!format!("{error} {error:?}").contains("wrong-secret"), "{error:?}");
-        let anonymous = Client::new(ClientOptions::new([etcd.url()])).expect("options");
-        let error = anonymous.range(Range::key("k")).await.expect_err("no user");
-        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     }
 
     async fn a_token_that_dies_is_renewed_once_for_all_callers(version: EtcdVersion) {

@@ -3,63 +3,75 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-/// A version of etcd that tests run against.
+/// A server that tests run against: etcd of a version, or our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EtcdVersion {
     /// 3.4, as Debian's `etcd-server` installs it; `WAYPOST_ETCD_3_4` names another program.
     V3_4,
     /// 3.5, from the project's `.venv`; `WAYPOST_ETCD_3_5` names another program.
     V3_5,
+    /// `waypost serve`, as cargo built it beside the test; `WAYPOST_EMBEDDED` names another program.
+    Embedded,
 }
 
 /// The programs of one etcd version. They are expected next to each other.
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
-    pub(crate) etcd: PathBuf,
+    pub(crate) server: PathBuf,
     pub(crate) etcdctl: PathBuf,
-    /// What restores a snapshot: `etcdutl` from 3.5 on, `etcdctl` before.
+    /// What restores a snapshot: `etcdutl` from 3.5 on, `etcdctl` before; the embedded server itself.
     pub(crate) restore: PathBuf,
 }
+
+const BUILD: &str = "cargo build -p waypost-cli";
 
 // === impl EtcdVersion ===
 
 impl EtcdVersion {
-    /// Every version, oldest first.
-    pub const ALL: [Self; 2] = [Self::V3_4, Self::V3_5];
+    /// Every server.
+    pub const ALL: [Self; 3] = [Self::V3_4, Self::V3_5, Self::Embedded];
 
-    /// The program `etcd` of this version, for those who start it with arguments of their own.
+    /// The server's program, for those who start it with arguments of their own.
     ///
-    /// Panics, naming the script to run, when it is not installed.
+    /// Panics, naming what to run, when it is not installed.
     pub fn program(self) -> PathBuf {
-        self.binaries().etcd
+        self.binaries().server
     }
 
-    /// The programs of this version.
+    /// The programs of this version. The embedded server is asked and checked with those of 3.5.
     ///
-    /// Panics, naming the script to run, when they are not installed.
+    /// Panics, naming what to run, when they are not installed, or the embedded server is older than its source.
     pub(crate) fn binaries(self) -> Binaries {
-        let etcd = self.etcd_path();
+        let named = std::env::var_os(self.variable()).filter(|path: &OsString| !path.is_empty());
+        let server = match (named, self) {
+            (Some(path), _) => path.into(),
+            (None, Self::V3_4) => "/usr/bin/etcd".into(),
+            (None, Self::V3_5) => venv().join("bin/etcd"),
+            (None, Self::Embedded) => embedded(),
+        };
+        let todo = if self == Self::Embedded { BUILD } else { "scripts/install-test-tools" };
         assert!(
-            etcd.is_file(),
-            "etcd {self} is not at {}: run scripts/install-test-tools, or name the program in {}",
-            etcd.display(),
+            server.is_file(),
+            "{self} is not at {}: run {todo}, or name the program in {}",
+            server.display(),
             self.variable()
         );
-        let restore = match self {
-            Self::V3_4 => "etcdctl",
-            Self::V3_5 => "etcdutl",
-        };
-        Binaries { etcdctl: etcd.with_file_name("etcdctl"), restore: etcd.with_file_name(restore), etcd }
-    }
-
-    fn etcd_path(self) -> PathBuf {
-        if let Some(path) = std::env::var_os(self.variable()).filter(|path: &OsString| !path.is_empty()) {
-            return path.into();
-        }
         match self {
-            Self::V3_4 => "/usr/bin/etcd".into(),
-            Self::V3_5 => venv().join("bin/etcd"),
+            Self::V3_4 => {
+                let etcdctl = server.with_file_name("etcdctl");
+                Binaries { restore: etcdctl.clone(), etcdctl, server }
+            }
+            Self::V3_5 => Binaries {
+                etcdctl: server.with_file_name("etcdctl"),
+                restore: server.with_file_name("etcdutl"),
+                server,
+            },
+            Self::Embedded => {
+                let etcdctl = Self::V3_5.binaries().etcdctl;
+                Binaries { etcdctl, restore: server.clone(), server }
+            }
         }
     }
 
@@ -67,6 +79,7 @@ impl EtcdVersion {
         match self {
             Self::V3_4 => "WAYPOST_ETCD_3_4",
             Self::V3_5 => "WAYPOST_ETCD_3_5",
+            Self::Embedded => "WAYPOST_EMBEDDED",
         }
     }
 }
@@ -74,10 +87,29 @@ impl EtcdVersion {
 impl fmt::Display for EtcdVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::V3_4 => "3.4",
-            Self::V3_5 => "3.5",
+            Self::V3_4 => "etcd 3.4",
+            Self::V3_5 => "etcd 3.5",
+            Self::Embedded => "the embedded server",
         })
     }
+}
+
+/// The command that cargo built in the profile of this test: `target/debug/waypost` of `target/debug/deps/test-0123`.
+///
+/// Panics, naming what to run, when a file that it was made of is newer: a test must not pass for what the server once was.
+fn embedded() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of the test");
+    let profile = test.ancestors().nth(2).expect("a test is in target/PROFILE/deps");
+    let program = profile.join("waypost");
+    let written = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    // What cargo writes beside it: `program: source source …`, in one line.
+    let sources = std::fs::read_to_string(program.with_extension("d")).unwrap_or_default();
+    let built: Option<SystemTime> = written(&program);
+    let newer = sources.split_whitespace().skip(1).find(|source| written(Path::new(source)) > built);
+    if let (Some(_), Some(newer)) = (built, newer) {
+        panic!("{} is older than {newer}: run {BUILD}", program.display());
+    }
+    program
 }
 
 /// The root of the repository: the nearest directory above this crate that holds `Cargo.lock`.

@@ -25,10 +25,11 @@ pub fn run_within<F: Future<Output = ()>>(limit: Duration, body: F) {
     assert!(outcome.is_ok(), "the test did not end within {limit:?}");
 }
 
-/// Makes one `#[test]` per etcd version out of an async function of [`EtcdVersion`](crate::EtcdVersion):
-/// `name::v3_4` and `name::v3_5`.
+/// Makes one `#[test]` per server out of an async function of [`EtcdVersion`](crate::EtcdVersion):
+/// `name::v3_4`, `name::v3_5` and `name::embedded`.
 ///
-/// Attributes of the function go to every test. Another kind of server is one more line in the macro.
+/// Attributes of the function go to every test. What only a cluster of etcd can show is for
+/// [`for_each_real_etcd!`](crate::for_each_real_etcd).
 ///
 /// ```no_run
 /// use waypost_testkit::{Etcd, EtcdVersion, for_each_etcd};
@@ -43,7 +44,24 @@ pub fn run_within<F: Future<Output = ()>>(limit: Duration, body: F) {
 /// ```
 #[macro_export]
 macro_rules! for_each_etcd {
-    ($($(#[$attribute:meta])* async fn $name:ident($version:ident : $kind:ty) $body:block)+) => {$(
+    ($($function:tt)+) => {
+        $crate::for_each_server! { [v3_4 V3_4, v3_5 V3_5, embedded Embedded] $($function)+ }
+    };
+}
+
+/// [`for_each_etcd!`](crate::for_each_etcd) without the embedded server: `name::v3_4` and `name::v3_5`.
+#[macro_export]
+macro_rules! for_each_real_etcd {
+    ($($function:tt)+) => {
+        $crate::for_each_server! { [v3_4 V3_4, v3_5 V3_5] $($function)+ }
+    };
+}
+
+/// What the other two are made of.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_each_server {
+    ($servers:tt $($(#[$attribute:meta])* async fn $name:ident($version:ident : $kind:ty) $body:block)+) => {$(
         #[cfg(test)]
         mod $name {
             #[allow(unused_imports, reason = "a body may name nothing of its file")]
@@ -51,15 +69,17 @@ macro_rules! for_each_etcd {
 
             async fn body($version: $kind) $body
 
-            $crate::for_each_etcd!(@test [$(#[$attribute])*] v3_4 $crate::EtcdVersion::V3_4);
-            $crate::for_each_etcd!(@test [$(#[$attribute])*] v3_5 $crate::EtcdVersion::V3_5);
+            $crate::for_each_server!(@tests [$(#[$attribute])*] $servers);
         }
     )+};
-    (@test [$($attributes:tt)*] $test:ident $server:expr) => {
+    (@tests $attributes:tt [$($test:ident $version:ident),+]) => {
+        $($crate::for_each_server!(@test $attributes $test $version);)+
+    };
+    (@test [$($attributes:tt)*] $test:ident $version:ident) => {
         #[test]
         $($attributes)*
         fn $test() {
-            $crate::run(body($server));
+            $crate::run(body($crate::EtcdVersion::$version));
         }
     };
 }

@@ -1,9 +1,9 @@
 //! The cluster elects, survives the loss of its leader, and heals.
 #![forbid(unsafe_code)]
 
-use waypost_testkit::{Cluster, EtcdVersion, for_each_etcd};
+use waypost_testkit::{Cluster, EtcdVersion, for_each_real_etcd};
 
-for_each_etcd! {
+for_each_real_etcd! {
     async fn three_nodes_elect_and_share_their_data(version: EtcdVersion) {
         let cluster = Cluster::builder(version).client_proxies().start().await;
         let leader = cluster.leader().await;

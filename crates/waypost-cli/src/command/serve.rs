@@ -19,8 +19,9 @@ use crate::output::Output;
 ///
 /// It answers etcd's v3 API, so that etcdctl and every client of etcd work with it. What it acknowledges is on the disk.
 /// There is no second node to go on when the machine fails; where that matters, run a cluster of etcd. The options have
-/// the names and the defaults that etcd has. It ends with Ctrl-C or SIGTERM.
+/// the names and the defaults that etcd has; of one that is given twice the last one holds. It ends with Ctrl-C or SIGTERM.
 #[derive(Args, Debug)]
+#[command(args_override_self = true)]
 #[command(after_help = "\
 Examples:
   waypost serve
@@ -57,6 +58,12 @@ pub(crate) struct ServeArgs {
     /// How long a watch must be idle to be told of progress.
     #[arg(long, default_value = "10m", value_parser = parse_duration, value_name = "INTERVAL")]
     watch_progress_notify_interval: Duration,
+    /// A lease lives one and a half times as long as this at least, as with etcd; nobody is elected.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000), value_name = "MS")]
+    election_timeout: u32,
+    /// Cost of the hashes of passwords.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=31), value_name = "COST")]
+    bcrypt_cost: u32,
     /// Start with the content of this snapshot of etcd; the data directory must be new.
     #[arg(long, value_name = "FILE")]
     restore: Option<PathBuf>,
@@ -121,7 +128,9 @@ impl ServeArgs {
             .max_request_bytes(self.max_request_bytes)
             .max_txn_ops(self.max_txn_ops)
             .auto_compaction(compaction(self.auto_compaction_mode, &self.auto_compaction_retention)?)
-            .progress_interval(self.watch_progress_notify_interval);
+            .progress_interval(self.watch_progress_notify_interval)
+            .min_lease_ttl(i64::from((self.election_timeout * 3).div_ceil(2000)))
+            .bcrypt_cost(self.bcrypt_cost);
         Ok(match self.restore {
             Some(snapshot) => builder.restore(snapshot),
             None => builder,

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use waypost_testkit::{Etcd, EtcdVersion, Tls, for_each_etcd, free_port};
+use waypost_testkit::{Etcd, EtcdVersion, Tls, for_each_etcd, for_each_real_etcd, free_port};
 
 use crate::support::{PATIENCE, at, command, ok, run};
 
@@ -140,25 +140,6 @@ for_each_etcd! {
         }
     }
 
-    async fn tls_options_are_etcdctls(version: EtcdVersion) {
-        let tls = Tls::new();
-        let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;
-        let (ca, client) = (tls.ca(), tls.client());
-        let mut by_environment = at(&etcd, &["kv", "put", "a", "1"]);
-        by_environment
-            .env("ETCDCTL_CACERT", ca)
-            .env("ETCDCTL_CERT", &client.certificate)
-            .env("WAYPOST_KEY", &client.key);
-        assert_eq!(run(by_environment).await.stdout, "OK\n");
-        let mut by_option = at(&etcd, &["kv", "get", "a"]);
-        by_option.arg("--cacert").arg(ca).arg("--cert").arg(&client.certificate).arg("--key").arg(&client.key);
-        assert_eq!(run(by_option).await.stdout, "a\n1\n");
-        let mut without = at(&etcd, &["kv", "get", "a"]);
-        without.arg("--cacert").arg(ca);
-        let ran = run(without).await;
-        assert_eq!(ran.code, 4, "{ran:?}");
-    }
-
     async fn a_closed_pipe_is_a_quiet_end(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         let big = "x".repeat(100_000);
@@ -176,5 +157,26 @@ for_each_etcd! {
         let output = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    }
+}
+
+for_each_real_etcd! {
+    async fn tls_options_are_etcdctls(version: EtcdVersion) {
+        let tls = Tls::new();
+        let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;
+        let (ca, client) = (tls.ca(), tls.client());
+        let mut by_environment = at(&etcd, &["kv", "put", "a", "1"]);
+        by_environment
+            .env("ETCDCTL_CACERT", ca)
+            .env("ETCDCTL_CERT", &client.certificate)
+            .env("WAYPOST_KEY", &client.key);
+        assert_eq!(run(by_environment).await.stdout, "OK\n");
+        let mut by_option = at(&etcd, &["kv", "get", "a"]);
+        by_option.arg("--cacert").arg(ca).arg("--cert").arg(&client.certificate).arg("--key").arg(&client.key);
+        assert_eq!(run(by_option).await.stdout, "a\n1\n");
+        let mut without = at(&etcd, &["kv", "get", "a"]);
+        without.arg("--cacert").arg(ca);
+        let ran = run(without).await;
+        assert_eq!(ran.code, 4, "{ran:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! H23: the leader of a cluster of three is killed, or cut off.
 
 use waypost_etcd::{Client, EndpointOrder, Put};
-use waypost_testkit::{Cluster, EtcdVersion, eventually, for_each_etcd};
+use waypost_testkit::{Cluster, EtcdVersion, eventually, for_each_real_etcd};
 
 use crate::support::{Follower, PATIENCE, discovery, entry, hosts, name, options};
 
@@ -21,7 +21,7 @@ fn beginning_with(cluster: &Cluster, first: usize) -> Vec<String> {
     urls
 }
 
-for_each_etcd! {
+for_each_real_etcd! {
     async fn h23_leader_killed(version: EtcdVersion) {
         let mut cluster = Cluster::start(version, 3).await;
         let leader = cluster.leader().await;

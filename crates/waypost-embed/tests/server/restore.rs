@@ -4,11 +4,11 @@ use std::path::Path;
 
 use waypost_embed::server::{RestoreError, Server, StartError};
 use waypost_etcd::{Client, ClientOptions, Put, Range};
-use waypost_testkit::{Etcd, EtcdVersion, for_each_etcd};
+use waypost_testkit::{Etcd, EtcdVersion, for_each_real_etcd};
 
 use crate::support::Fixture;
 
-for_each_etcd! {
+for_each_real_etcd! {
     async fn a_snapshot_of_etcd_is_restored(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {

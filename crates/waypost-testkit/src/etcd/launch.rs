@@ -1,12 +1,14 @@
 //! Starting the process: its arguments, its log, and when it is ready.
 
 use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::EtcdVersion;
 use crate::child::Child;
 use crate::etcd::Builder;
 use crate::http;
@@ -45,10 +47,12 @@ pub(crate) struct Log {
 pub(crate) fn spawn(builder: &Builder, directory: &Path, ports: &Ports, token: u32, log: &mut Log) -> Child {
     let binaries = builder.version.binaries();
     let output = log.open();
-    let mut command = Command::new(&binaries.etcd);
+    let mut command = Command::new(&binaries.server);
+    match builder.version {
+        EtcdVersion::Embedded => command.args(embedded_arguments(builder, directory, ports)),
+        _ => command.args(arguments(builder, directory, ports, token)).args(&builder.args),
+    };
     command
-        .args(arguments(builder, directory, ports, token))
-        .args(&builder.args)
         .current_dir(directory)
         // Variables of the caller would be taken as flags.
         .env_clear()
@@ -56,16 +60,16 @@ pub(crate) fn spawn(builder: &Builder, directory: &Path, ports: &Ports, token: u
         .stdin(Stdio::null())
         .stderr(output.try_clone().expect("the log's descriptor is doubled"))
         .stdout(output);
-    let name = format!("etcd {} at {}", builder.version, ports.client.addr());
-    Child::spawn(name, &mut command).unwrap_or_else(|error| panic!("{}: {error}", binaries.etcd.display()))
+    let name = format!("{} at {}", builder.version, ports.client.addr());
+    Child::spawn(name, &mut command).unwrap_or_else(|error| panic!("{}: {error}", binaries.server.display()))
 }
 
 /// Waits until the process answers `/health`, which needs a leader.
-pub(crate) async fn ready(child: &Child, ports: &Ports, log: &Log) -> Result<(), Died> {
+pub(crate) async fn ready(child: &Child, builder: &Builder, ports: &Ports, log: &Log) -> Result<(), Died> {
     let deadline = Instant::now() + READY;
     let mut pause = Duration::from_millis(1);
     loop {
-        let answer = http::get(ports.metrics.addr(), "/health").await;
+        let answer = http::get(metrics(builder, ports), "/health").await;
         if child.try_exit().is_some() {
             return Err(log.cause_of_death());
         }
@@ -95,9 +99,34 @@ pub(crate) fn cluster_token(token: u32) -> String {
     format!("waypost-{token}")
 }
 
+/// Where `/health` and `/metrics` are: the embedded server has them where clients are.
+pub(crate) fn metrics(builder: &Builder, ports: &Ports) -> SocketAddr {
+    match builder.version {
+        EtcdVersion::Embedded => ports.client.addr(),
+        _ => ports.metrics.addr(),
+    }
+}
+
 pub(crate) fn client_url(builder: &Builder, ports: &Ports) -> String {
     let scheme = if builder.tls.is_some() { "https" } else { "http" };
     format!("{scheme}://{}", ports.client.addr())
+}
+
+/// What `waypost serve` takes. It has no peers, and does not limit how often clients ping.
+fn embedded_arguments(builder: &Builder, directory: &Path, ports: &Ports) -> Vec<String> {
+    let url = client_url(builder, ports);
+    let mut arguments = vec![
+        "serve".to_owned(),
+        "--name=single".to_owned(),
+        format!("--data-dir={}", data(directory).display()),
+        format!("--listen-client-urls={url}"),
+        "--election-timeout=100".to_owned(),
+        "--bcrypt-cost=4".to_owned(),
+    ];
+    let of_etcd_alone = ["--grpc-keepalive-min-time=", "--heartbeat-interval="];
+    let is_meant = |arg: &&String| !of_etcd_alone.iter().any(|flag| arg.starts_with(flag));
+    arguments.extend(builder.args.iter().filter(is_meant).cloned());
+    arguments
 }
 
 fn arguments(builder: &Builder, directory: &Path, ports: &Ports, token: u32) -> Vec<String> {
@@ -138,6 +167,21 @@ pub(crate) fn data(directory: &Path) -> PathBuf {
     directory.join("data")
 }
 
+/// Copies a folder that has only files.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let copied = || {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    copied().unwrap_or_else(|error| panic!("{} is not copied: {error}", from.display()));
+}
+
 // === impl Ports ===
 
 impl Ports {
@@ -174,7 +218,7 @@ impl Log {
     }
 
     fn cause_of_death(&self) -> Died {
-        if self.text().contains("address already in use") {
+        if self.text().to_lowercase().contains("address already in use") {
             Died::AddressInUse
         } else {
             Died::Otherwise(self.tail())

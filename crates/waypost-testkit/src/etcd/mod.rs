@@ -5,7 +5,7 @@ mod launch;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -21,8 +21,8 @@ use launch::{Died, Log, Ports, READY};
 
 /// A running etcd on loopback ports of its own, with its data in a temporary directory.
 ///
-/// Heartbeats are 10 ms and the election timeout is 100 ms, so that a node is ready at once; etcd's smallest lease is
-/// then 1 s (with etcd's defaults it is 2 s). Killed when dropped.
+/// Heartbeats are 10 ms and the election timeout is 100 ms, so that a node is ready at once; the smallest lease is
+/// then 1 s (with the defaults it is 2 s). Killed when dropped.
 ///
 /// ```no_run
 /// # async fn demo() {
@@ -80,14 +80,15 @@ impl Etcd {
             etcd.spawn();
             match etcd.ready().await {
                 Ok(()) => {
+                    etcd.keep_blank();
                     etcd.apply_auth().await;
                     return etcd;
                 }
                 Err(Died::AddressInUse) => {}
-                Err(Died::Otherwise(log)) => panic!("etcd {} did not start:\n{log}", builder.version),
+                Err(Died::Otherwise(log)) => panic!("{} did not start:\n{log}", builder.version),
             }
         }
-        panic!("etcd {} found its ports in use ten times", builder.version)
+        panic!("{} found its ports in use ten times", builder.version)
     }
 
     /// Directory and ports, no process yet.
@@ -110,12 +111,15 @@ impl Etcd {
 
     /// Where plain HTTP serves `/health` and `/metrics`, also when clients are served over TLS.
     pub fn metrics_url(&self) -> String {
-        format!("http://{}", self.ports.metrics.addr())
+        format!("http://{}", launch::metrics(&self.builder, &self.ports))
     }
 
     /// The text of `/metrics` now.
     pub async fn metrics(&self) -> String {
-        crate::http::get(self.ports.metrics.addr(), "/metrics").await.expect("etcd serves /metrics").body
+        crate::http::get(launch::metrics(&self.builder, &self.ports), "/metrics")
+            .await
+            .expect("etcd serves /metrics")
+            .body
     }
 
     /// The version that runs.
@@ -171,16 +175,23 @@ impl Etcd {
 
     /// Kills etcd, empties its data directory and starts it: revision 1, the same ports and the same cluster id.
     ///
-    /// Authentication that the [`Builder`] asked for is set up again.
+    /// Authentication that the [`Builder`] asked for is set up again. The embedded server, which draws its id when it is
+    /// new, gets back a copy of its folder from when it was.
     pub async fn wipe_and_restart(&mut self) {
         self.kill().await;
         self.remove_data();
+        let blank = self.blank();
+        if blank.exists() {
+            launch::copy(&blank, &launch::data(self.directory.path()));
+        }
         self.restart().await;
+        self.keep_blank();
         self.apply_auth().await;
     }
 
     /// Makes the next [`wipe_and_restart`](Self::wipe_and_restart) or [`restore_from`](Self::restore_from) a cluster
-    /// with another id. By default the id stays, as it does when the same command line is run again.
+    /// with another id. By default the id stays, as it does when the same command line is run again; the embedded server
+    /// always gets another one from a snapshot.
     pub fn change_cluster_id(&mut self) {
         self.token += 1;
     }
@@ -194,6 +205,12 @@ impl Etcd {
     pub async fn restore_from(&mut self, file: &Path) {
         self.kill().await;
         self.remove_data();
+        if self.version() == EtcdVersion::Embedded {
+            self.builder.args.push(format!("--restore={}", file.display()));
+            self.restart().await;
+            self.builder.args.pop();
+            return;
+        }
         let (name, initial_cluster, peer_url) = launch::membership(&self.builder, &self.ports);
         let mut command = tokio::process::Command::new(self.version().binaries().restore);
         command
@@ -280,13 +297,13 @@ impl Etcd {
                 Ok(()) => return,
                 Err(Died::AddressInUse) if Instant::now() < deadline => self.spawn(),
                 Err(Died::AddressInUse) => panic!("another process keeps a port of etcd at {}", self.url()),
-                Err(Died::Otherwise(log)) => panic!("etcd {} did not start:\n{log}", self.version()),
+                Err(Died::Otherwise(log)) => panic!("{} did not start:\n{log}", self.version()),
             }
         }
     }
 
     async fn ready(&self) -> Result<(), Died> {
-        launch::ready(self.running(), &self.ports, &self.log).await
+        launch::ready(self.running(), &self.builder, &self.ports, &self.log).await
     }
 
     /// Where the node listens for its peers.
@@ -315,6 +332,19 @@ impl Etcd {
                 panic!("{}: {error}", data.display())
             }
             _ => {}
+        }
+    }
+
+    /// The folder of the embedded server with this id from when it was new. Nothing is written while it is copied, so the
+    /// copy is what a loss of power would have left.
+    fn blank(&self) -> PathBuf {
+        self.directory.path().join(format!("blank-{}", self.token))
+    }
+
+    fn keep_blank(&self) {
+        let blank = self.blank();
+        if self.version() == EtcdVersion::Embedded && !blank.exists() {
+            launch::copy(&launch::data(self.directory.path()), &blank);
         }
     }
 
