@@ -26,6 +26,7 @@ use crate::output::Output;
 Examples:
   waypost serve
   waypost serve --data-dir /var/lib/waypost --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://10.0.0.1:2379
+  waypost serve --listen-client-urls http://127.0.0.1:2379,unix:///run/waypost.sock
   waypost serve --data-dir new --restore snapshot.db     go on with what `etcdctl snapshot save` saved")]
 pub(crate) struct ServeArgs {
     /// The folder that holds everything; made if absent.
@@ -34,12 +35,16 @@ pub(crate) struct ServeArgs {
     /// The name in the list of members.
     #[arg(long, default_value = "default")]
     name: String,
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen: http://HOST:PORT (port 0 takes a free one) or unix://PATH; separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379", value_name = "URLS")]
     listen_client_urls: Vec<String>,
-    /// Where clients reach it, as the list of members tells them; by default where it listens.
+    /// Where clients reach it, as the list of members tells them; by default where it listens, and necessary where that
+    /// is every address.
     #[arg(long, value_delimiter = ',', value_name = "URLS")]
     advertise_client_urls: Vec<String>,
+    /// Who may connect to Unix sockets: the mode of their files.
+    #[arg(long, default_value = "0600", value_parser = parse_mode, value_name = "MODE")]
+    socket_mode: u32,
     /// Bytes on disk at which writes are refused: 0 is 2 GiB, less is no limit.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "BYTES")]
     quota_backend_bytes: i64,
@@ -92,10 +97,12 @@ impl ServeArgs {
         // Before the start, so that a signal meanwhile ends it in good order, too.
         let mut interrupt = Interrupt::new().context("cannot catch signals")?;
         let server = self.builder()?.start().await.map_err(|error| match error {
-            StartError::Url { .. } => anyhow::Error::new(UsageError(error.to_string())),
+            StartError::Url { .. } | StartError::Advertise { .. } => {
+                anyhow::Error::new(UsageError(error.to_string()))
+            }
             other => other.into(),
         })?;
-        let urls = server.urls();
+        let urls = server.listen_urls();
         let said = if out.is_json() {
             out.json(&Announcement { urls })
         } else {
@@ -124,6 +131,7 @@ impl ServeArgs {
             .name(self.name)
             .listen(self.listen_client_urls)
             .advertise(self.advertise_client_urls)
+            .socket_mode(self.socket_mode)
             .quota_backend_bytes(quota)
             .max_request_bytes(self.max_request_bytes)
             .max_txn_ops(self.max_txn_ops)
@@ -135,6 +143,14 @@ impl ServeArgs {
             Some(snapshot) => builder.restore(snapshot),
             None => builder,
         })
+    }
+}
+
+/// The mode of a file, in octal digits.
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("it must be three octal digits such as 0660".to_owned()),
     }
 }
 

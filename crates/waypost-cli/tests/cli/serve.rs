@@ -56,7 +56,9 @@ async fn options_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").display().to_string();
     for (args, said) in [
-        (["--listen-client-urls", "https://127.0.0.1:0"], "only http://"),
+        (["--listen-client-urls", "ftp://127.0.0.1:0"], "the scheme must be http, https, unix or unixs"),
+        (["--listen-client-urls", "http://0.0.0.0:0"], "--advertise-client-urls"),
+        (["--socket-mode", "rw"], "octal"),
         (["--auto-compaction-retention", "soon"], "--auto-compaction-retention soon"),
     ] {
         let refused = run(command(&[&["serve", "--data-dir", &data], &args[..]].concat())).await;

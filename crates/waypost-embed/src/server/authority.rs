@@ -1,10 +1,10 @@
-//! Lets in clients of etcd 3.4 whose requests have an `:authority` that is none.
+//! Lets in clients of etcd whose requests have an `:authority` that is none.
 //!
 //! Their Go library takes the URL of an endpoint for its address where it speaks to one endpoint by name (status, hash,
-//! defragmentation, move of the leader), and sends `http://host:port` as `:authority`. Go's server does not look at it; the
-//! one here resets the stream. So the first request of a connection is looked at before HTTP/2 is: `://` becomes `j--`,
-//! which is as long in every encoding, so that nothing else changes: neither the frame, nor the table of headers to which
-//! later requests refer. Later requests of a connection have the same `:authority`.
+//! defragmentation, move of the leader), and sends `http://host:port` as `:authority`, or the path of a Unix socket. Go's
+//! server does not look at it; the one here resets the stream. So the first request of a connection is looked at before
+//! HTTP/2 is: `://` becomes `j--`, which is as long in every encoding, so that nothing else changes: neither the frame, nor
+//! the table of headers to which later requests refer. Later requests of a connection have the same `:authority`.
 
 use std::io;
 use std::pin::Pin;
@@ -201,43 +201,101 @@ fn string(block: &[u8], at: &mut usize) -> Option<(bool, std::ops::Range<usize>)
     Some((huffman, start..*at))
 }
 
+/// Makes a host of a value that has a slash in it; what has none is left alone.
 fn mend_value(value: &mut [u8], huffman: bool) {
-    for (scheme, mended) in [("http://", "httpj--"), ("https://", "httpsj--")] {
-        if !huffman {
-            if let Some(start) = value.get_mut(..scheme.len())
-                && start == scheme.as_bytes()
-            {
-                start.copy_from_slice(mended.as_bytes());
-            }
-            continue;
+    if !huffman {
+        let Some(last) = value.iter().rposition(|byte| *byte == b'/') else { return };
+        for (at, byte) in value.iter_mut().enumerate() {
+            *byte = match *byte {
+                b'/' | b' ' | b'%' => b'-',
+                b':' if at < last => b'j',
+                other => other,
+            };
         }
-        let ((from, bits), (to, _)) = (encode(scheme), encode(mended));
-        let Some(start) = value.first_chunk_mut::<6>() else { return };
-        let found = start.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-        let rest = 48 - bits;
-        if found >> rest == from {
-            let [_, _, patched @ ..] = (to << rest | found & ((1 << rest) - 1)).to_be_bytes();
-            *start = patched;
+        return;
+    }
+    let symbols = symbols(value);
+    let Some(last) = symbols.iter().rposition(|symbol| symbol.is(SLASH)) else { return };
+    for (at, symbol) in symbols.iter().enumerate() {
+        if [SLASH, SPACE, PERCENT].into_iter().any(|code| symbol.is(code)) {
+            symbol.replace(value, HYPHEN);
+        } else if symbol.is(COLON) && at < last {
+            symbol.replace(value, LETTER_J);
         }
     }
 }
 
-/// Huffman's code of HPACK for the letters that matter here; and its length in bits, at most 48.
-fn encode(text: &str) -> (u64, u32) {
-    text.bytes().fold((0, 0), |(code, length), letter| {
-        let (bits, more) = match letter {
-            b'h' => (0b10_0111, 6),
-            b't' => (0b0_1001, 5),
-            b'p' => (0b10_1011, 6),
-            b's' => (0b0_1000, 5),
-            b':' => (0b101_1100, 7),
-            b'j' => (0b111_0100, 7),
-            b'/' => (0b01_1000, 6),
-            b'-' => (0b01_0110, 6),
-            _ => (0, 0),
-        };
-        (code << more | bits, length + more)
+/// One character in Huffman's code of HPACK.
+#[derive(Debug, Clone, Copy)]
+struct Symbol {
+    /// Its first bit in the value.
+    at: usize,
+    code: Code,
+}
+
+/// Length in bits, and the bits.
+type Code = (usize, u16);
+
+const SPACE: Code = (6, 0b01_0100);
+const PERCENT: Code = (6, 0b01_0101);
+const HYPHEN: Code = (6, 0b01_0110);
+const SLASH: Code = (6, 0b01_1000);
+const COLON: Code = (7, 0b101_1100);
+const LETTER_J: Code = (7, 0b111_0100);
+
+/// For each length of a code the bits after its last one; what is not below is longer (RFC 7541, appendix B).
+const LENGTHS: [Code; 10] = [
+    (5, 0b0_1010),
+    (6, 0b10_1110),
+    (7, 0b111_1100),
+    (8, 0b1111_1110),
+    (10, 0b11_1111_1101),
+    (11, 0b111_1111_1101),
+    (12, 0b1111_1111_1100),
+    (13, 0b1_1111_1111_1110),
+    (14, 0b11_1111_1111_1110),
+    (15, 0b111_1111_1111_1111),
+];
+
+/// The characters of a value; it ends with padding of ones, or with a character that no address has.
+fn symbols(value: &[u8]) -> Vec<Symbol> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    let next = |at: usize| {
+        let fits = |(length, end): Code| Some((length, end, bits(value, at, length)?));
+        let (length, _, code) = LENGTHS.into_iter().map_while(fits).find(|(_, end, code)| code < end)?;
+        Some((length, code))
+    };
+    while let Some(code) = next(at) {
+        found.push(Symbol { at, code });
+        at += code.0;
+    }
+    found
+}
+
+fn bits(value: &[u8], at: usize, length: usize) -> Option<u16> {
+    (at..at + length).try_fold(0, |bits, at| {
+        let byte = value.get(at / 8)?;
+        Some(bits << 1 | u16::from(byte >> (7 - at % 8) & 1))
     })
+}
+
+// === impl Symbol ===
+
+impl Symbol {
+    fn is(&self, code: Code) -> bool {
+        self.code == code
+    }
+
+    /// Writes a code of the same length in its place.
+    fn replace(&self, value: &mut [u8], (length, code): Code) {
+        for bit in 0..length {
+            let at = self.at + bit;
+            let mask = 1 << (7 - at % 8);
+            let Some(byte) = value.get_mut(at / 8) else { return };
+            if code >> (length - 1 - bit) & 1 == 1 { *byte |= mask } else { *byte &= !mask }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +340,8 @@ mod tests {
                 (&b"http://127.0.0.1:2379"[..], &b"httpj--127.0.0.1:2379"[..]),
                 (b"https://etcd:2379", b"httpsj--etcd:2379"),
                 (b"127.0.0.1:2379", b"127.0.0.1:2379"),
+                (b"/run/etcd.sock", b"-run-etcd.sock"),
+                (b"unix:///a b", b"unixj---a-b"),
                 (b"http", b"http"),
             ] {
                 let passed = pass(&connection(&plain(value), 4), piece);
@@ -290,15 +350,40 @@ mod tests {
         }
     }
 
+    /// A header block with this `:authority` in Huffman's code.
+    fn coded(value: &str) -> Vec<u8> {
+        let codes = value.bytes().map(|letter| match letter {
+            b'h' => (6, 0b10_0111),
+            b't' => (5, 0b0_1001),
+            b'p' => (6, 0b10_1011),
+            b'1' => (5, 0b0_0001),
+            b'#' => (12, 0b1111_1111_1010),
+            b':' => COLON,
+            b'j' => LETTER_J,
+            b'/' => SLASH,
+            b'-' => HYPHEN,
+            b' ' => SPACE,
+            other => panic!("{other}"),
+        });
+        let mut bits = codes.map(|(length, code)| format!("{code:0length$b}")).collect::<Vec<_>>().concat();
+        while !bits.len().is_multiple_of(8) {
+            bits.push('1');
+        }
+        let bytes: Vec<u8> =
+            (0..bits.len()).step_by(8).map(|at| u8::from_str_radix(&bits[at..at + 8], 2).unwrap()).collect();
+        [&[0x41, 0x80 | u8::try_from(bytes.len()).unwrap()], &bytes[..]].concat()
+    }
+
     #[test]
     fn so_it_does_in_huffmans_code() {
-        // `http://` and `httpj--`, each followed by `1` (00001) and the padding of ones.
-        let coded = |start| {
-            let (code, bits) = encode(start);
-            let [_, _, bytes @ ..] = (((code << 5 | 1) << 2 | 0b11) << (41 - bits)).to_be_bytes();
-            [&b"\x41\x86"[..], &bytes].concat()
-        };
-        assert_eq!(pass(&connection(&coded("http://"), 4), 5), connection(&coded("httpj--"), 4));
+        for (value, expected) in [
+            ("http://1", "httpj--1"),
+            ("/tp p/1:1/h", "-tp-p-1j1-h"),
+            ("#1:http://1", "#1jhttpj--1"),
+            ("h:1", "h:1"),
+        ] {
+            assert_eq!(pass(&connection(&coded(value), 4), 5), connection(&coded(expected), 4), "{value}");
+        }
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// Clients would be told to connect to every address.
+    #[error("{url} is no address that a client could connect to: name one with --advertise-client-urls")]
+    Advertise {
+        /// The URL that is listened on.
+        url: String,
+    },
     /// The data directory cannot be opened.
     #[error(transparent)]
     Backend(#[from] BackendError),

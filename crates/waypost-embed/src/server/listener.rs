@@ -9,7 +9,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -17,6 +16,7 @@ use tower::ServiceExt as _;
 
 use super::authority::Mended;
 use super::engine::Engine;
+use super::socket::Listening;
 use super::{plain, wording};
 use crate::error::Refusal;
 
@@ -30,7 +30,7 @@ const WINDOW: u32 = 4 << 20;
 const MAX_HEADERS: u32 = 64 << 10;
 
 /// Accepts connections until told to stop, then lets those that there are come to an end.
-pub(super) async fn accept(listener: TcpListener, services: Routes, engine: Engine, stop: CancellationToken) {
+pub(super) async fn accept(listener: Listening, services: Routes, engine: Engine, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
@@ -54,17 +54,13 @@ pub(super) async fn accept(listener: TcpListener, services: Routes, engine: Engi
             accepted = listener.accept() => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection ended at once");
-            continue;
-        }
         let (services, engine) = (services.clone(), engine.clone());
         let service = tower::service_fn(move |request| answer(services.clone(), engine.clone(), request));
         let connection =

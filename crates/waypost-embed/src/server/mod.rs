@@ -12,8 +12,9 @@
 //! | `grpc.health.v1.Health` | `Check` and `Watch` of the server as a whole |
 //! | HTTP/1 | `/health`, `/livez`, `/readyz`, `/version` |
 //!
-//! Not there: TLS, unix sockets, `/metrics`, the JSON gateway, `RangeStream`.
+//! Not there: TLS, `/metrics`, the JSON gateway, `RangeStream`.
 
+mod address;
 mod authority;
 mod background;
 mod engine;
@@ -25,6 +26,7 @@ mod plain;
 mod run;
 mod service;
 mod snapshot;
+mod socket;
 mod wording;
 
 use tonic::{Code, Status};

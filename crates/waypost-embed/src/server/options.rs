@@ -1,6 +1,5 @@
 //! How a server is configured, with etcd's defaults.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ pub struct Builder {
     pub(super) name: String,
     pub(super) listen: Vec<String>,
     pub(super) advertise: Vec<String>,
+    /// Of the files of Unix sockets.
+    pub(super) socket_mode: u32,
     pub(super) restore: Option<PathBuf>,
     pub(super) options: Options,
 }
@@ -63,6 +64,7 @@ impl Builder {
             name: "default".to_owned(),
             listen: vec!["http://127.0.0.1:2379".to_owned()],
             advertise: Vec::new(),
+            socket_mode: 0o600,
             restore: None,
             options: Options {
                 quota: Some(DEFAULT_QUOTA),
@@ -89,15 +91,27 @@ impl Builder {
         self
     }
 
-    /// URLs to listen on, `http://host:port`; port 0 takes a free one. Default `http://127.0.0.1:2379`.
+    /// URLs to listen on, as etcd spells them: `http://host:port` (port 0 takes a free one), `https://host:port`,
+    /// `unix://path`, `unixs://path`. gRPC and HTTP/1 share each. Default `http://127.0.0.1:2379`.
+    ///
+    /// What follows `unix://` is the path as it stands, absolute with a third slash. A socket file on which nobody
+    /// listens is replaced, one in use is refused; it is removed at the end.
     pub fn listen<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
         self.listen = urls.into_iter().map(Into::into).collect();
         self
     }
 
-    /// URLs at which clients reach the server, as the list of members tells them. Default: those it listens on.
+    /// URLs at which clients reach the server, as the list of members tells them. Default: those it listens on. etcd
+    /// wants them named whenever it listens elsewhere than by default; here they must be where it listens on every
+    /// address (`0.0.0.0`, `[::]`), which is none that a client could connect to.
     pub fn advertise<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
         self.advertise = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Mode of the files of Unix sockets: who may connect. Default `0o600`, the user that runs the server.
+    pub fn socket_mode(mut self, mode: u32) -> Self {
+        self.socket_mode = mode & 0o777;
         self
     }
 
@@ -159,24 +173,4 @@ impl Builder {
     pub async fn start(self) -> Result<Server, StartError> {
         Server::start(self).await
     }
-}
-
-/// The address in a URL to listen on.
-pub(super) async fn resolve(url: &str) -> Result<SocketAddr, StartError> {
-    let wrong = |reason: &str| StartError::Url { url: url.to_owned(), reason: reason.to_owned() };
-    let Some(authority) = url.strip_prefix("http://") else {
-        return Err(wrong("only http:// can be listened on"));
-    };
-    let authority = authority.trim_end_matches('/');
-    if authority.contains('/') {
-        return Err(wrong("it has a path"));
-    }
-    let with_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if !with_port {
-        return Err(wrong("it has no port"));
-    }
-    let mut found = tokio::net::lookup_host(authority)
-        .await
-        .map_err(|source| StartError::Listen { url: url.to_owned(), source })?;
-    found.next().ok_or_else(|| wrong("its host has no address"))
 }

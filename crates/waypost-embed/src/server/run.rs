@@ -1,19 +1,19 @@
 //! The server as a whole: start, end, and what runs in between.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::address::{Address, Place};
 use super::engine::{Engine, Member, Shared};
 use super::error::RestoreError;
-use super::options::{Builder, resolve};
+use super::options::Builder;
+use super::socket::Listening;
 use super::{StartError, background, engine, listener, service};
 use crate::backend::Bucket;
 use crate::bolt::{self, Reader, seal};
@@ -39,6 +39,7 @@ use crate::storage::{Store, StoreOptions};
 #[derive(Debug)]
 pub struct Server {
     urls: Vec<String>,
+    listen_urls: Vec<String>,
     stop: CancellationToken,
     /// Listeners with their connections, and what runs in the background.
     tasks: JoinSet<()>,
@@ -57,7 +58,12 @@ impl Server {
         Builder::new()
     }
 
-    /// URLs at which clients reach it.
+    /// URLs at which it listens, with the ports that it got.
+    pub fn listen_urls(&self) -> &[String] {
+        &self.listen_urls
+    }
+
+    /// URLs at which clients reach it: those that are advertised.
     pub fn urls(&self) -> &[String] {
         &self.urls
     }
@@ -82,26 +88,44 @@ impl Server {
     }
 
     pub(super) async fn start(builder: Builder) -> Result<Self, StartError> {
-        let Builder { data_dir, name, listen, advertise, restore, options } = builder;
-        let mut listeners = Vec::with_capacity(listen.len());
-        for url in &listen {
-            listeners.push(bind(url).await?);
+        let Builder { data_dir, name, listen, advertise, socket_mode, restore, options } = builder;
+        let addresses = parsed(&listen)?;
+        parsed(&advertise)?;
+        if let Some(address) = addresses.iter().find(|address| address.secure) {
+            let reason = "TLS is not there yet".to_owned();
+            return Err(StartError::Url { url: address.url.clone(), reason });
         }
-        let bound = listeners.iter().map(|(_, address)| format!("http://{address}")).collect();
-        let urls: Vec<String> = if advertise.is_empty() { bound } else { advertise };
+        // Ports first: one that is taken is found before a snapshot is restored. Files of sockets are replaced only by
+        // whoever has the data directory.
+        let mut ports = Vec::with_capacity(addresses.len());
+        for address in &addresses {
+            ports.push(match address.place {
+                Place::Tcp(_) => Some(Listening::bind(address, socket_mode).await?),
+                Place::Unix(_) => None,
+            });
+        }
+        let (folder, cache_bytes, restored) = (data_dir.clone(), options.cache_bytes, restore.is_some());
+        let store = blocking(move || open(&folder, cache_bytes, restore.as_deref())).await?;
+        let mut listeners = Vec::with_capacity(addresses.len());
+        let mut listen_urls = Vec::with_capacity(addresses.len());
+        for (address, port) in addresses.iter().zip(ports) {
+            let (listener, url) = match port {
+                Some(bound) => bound,
+                None => Listening::bind(address, socket_mode).await?,
+            };
+            listeners.push(listener);
+            listen_urls.push(url);
+        }
+        let urls = if advertise.is_empty() { advertised(&listen_urls)? } else { advertise };
         let client_urls = urls.clone();
         let free = CancellationToken::new();
         let guard = free.clone().drop_guard();
-        let opened = tokio::task::spawn_blocking(move || {
-            let store = open(&data_dir, options.cache_bytes, restore.as_deref())?;
-            let (member, index) = Member::load(&store, name, client_urls, restore.is_some())?;
+        let shared = blocking(move || {
+            let (member, index) = Member::load(&store, name, client_urls, restored)?;
             Shared::load(store, member, index, options, guard)
                 .map_err(|source| StartError::Load { folder: data_dir, source })
         });
-        let shared = match opened.await {
-            Ok(shared) => Arc::new(shared?),
-            Err(error) => return Err(StartError::Thread(std::io::Error::other(error))),
-        };
+        let shared = Arc::new(shared.await?);
         let (queue, requests) = mpsc::channel();
         let of_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
@@ -111,13 +135,13 @@ impl Server {
         let engine = Engine::new(shared, queue);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for (listener, _) in listeners {
+        for listener in listeners {
             let services = service::all(&engine, &stop);
             tasks.spawn(listener::accept(listener, services, engine.clone(), stop.clone()));
         }
         tasks.spawn(background::progress(engine.clone(), stop.clone()));
         tasks.spawn(background::compact(engine, stop.clone()));
-        Ok(Self { urls, stop, tasks, writer: Some(writer), free })
+        Ok(Self { urls, listen_urls, stop, tasks, writer: Some(writer), free })
     }
 }
 
@@ -127,12 +151,27 @@ impl Drop for Server {
     }
 }
 
-async fn bind(url: &str) -> Result<(TcpListener, SocketAddr), StartError> {
-    let address = resolve(url).await?;
-    let failed = |source| StartError::Listen { url: url.to_owned(), source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
+/// Does something that waits for the disk.
+async fn blocking<A: Send + 'static>(
+    work: impl FnOnce() -> Result<A, StartError> + Send + 'static,
+) -> Result<A, StartError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(StartError::Thread(std::io::Error::other(error))),
+    }
+}
+
+fn parsed(urls: &[String]) -> Result<Vec<Address>, StartError> {
+    urls.iter().map(|url| Address::parse(url)).collect()
+}
+
+/// What clients are told where nothing else was said.
+fn advertised(bound: &[String]) -> Result<Vec<String>, StartError> {
+    let unspecified = |url: &&String| ["://0.0.0.0:", "://[::]:"].iter().any(|every| url.contains(every));
+    match bound.iter().find(unspecified) {
+        Some(url) => Err(StartError::Advertise { url: url.clone() }),
+        None => Ok(bound.to_owned()),
+    }
 }
 
 /// Opens the store, filled from a snapshot if one is given.

@@ -140,8 +140,13 @@ async fn a_server_that_cannot_start_says_why() {
     let taken =
         Server::builder().data_dir(fixture.folder.path().join("2")).listen([fixture.url()]).start().await;
     assert!(matches!(taken, Err(StartError::Listen { .. })), "{taken:?}");
+    let other = || Server::builder().data_dir(fixture.folder.path().join("3"));
     for url in ["127.0.0.1:1", "https://127.0.0.1:1", "http://127.0.0.1", "http://127.0.0.1:1/path"] {
-        let wrong = Server::builder().data_dir(fixture.folder.path().join("3")).listen([url]).start().await;
+        let wrong = other().listen([url]).start().await;
         assert!(matches!(wrong, Err(StartError::Url { .. })), "{url}: {wrong:?}");
+        let wrong = other().listen(["http://127.0.0.1:0"]).advertise(["etcd:2379"]).start().await;
+        assert!(matches!(wrong, Err(StartError::Url { .. })), "{wrong:?}");
     }
+    let nowhere = other().listen(["http://0.0.0.0:0"]).start().await;
+    assert!(matches!(nowhere, Err(StartError::Advertise { .. })), "{nowhere:?}");
 }

@@ -12,5 +12,6 @@ mod ctl;
 mod durability;
 mod ends;
 mod limits;
+mod listen;
 mod restore;
 mod support;

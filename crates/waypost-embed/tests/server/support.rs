@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::AsyncBufReadExt as _;
+use tokio::process::Command;
 use waypost_embed::server::{Builder, Server};
 use waypost_etcd::{Client, ClientOptions};
 
@@ -53,7 +54,7 @@ impl Fixture {
     }
 
     pub(crate) fn url(&self) -> &str {
-        &self.server.urls()[0]
+        &self.server.listen_urls()[0]
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -66,32 +67,43 @@ impl Fixture {
 
     /// What `etcdctl` writes to standard output; panics if it fails.
     pub(crate) async fn ctl(&self, ctl: Ctl, line: &str) -> String {
-        match self.try_ctl(ctl, line).await {
+        self.ctl_at(ctl, self.url(), line).await
+    }
+
+    /// The same at another URL.
+    pub(crate) async fn ctl_at(&self, ctl: Ctl, url: &str, line: &str) -> String {
+        match run(command(ctl, url, line)).await {
             Ok(output) => output,
-            Err(error) => panic!("etcdctl {ctl:?} {line}: {error}"),
+            Err(error) => panic!("etcdctl {ctl:?} at {url}: {line}: {error}"),
         }
     }
 
     /// What `etcdctl` writes to standard output, or to standard error if it fails.
     pub(crate) async fn try_ctl(&self, ctl: Ctl, line: &str) -> Result<String, String> {
-        let output = tokio::time::timeout(PATIENCE, self.command(ctl, line).output()).await.unwrap().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+        run(command(ctl, self.url(), line)).await
     }
 
     /// Starts an `etcdctl` that goes on; gives its lines.
     pub(crate) fn follow(&self, ctl: Ctl, line: &str) -> Follower {
-        let mut child = self.command(ctl, line).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command(ctl, self.url(), line).stdout(Stdio::piped()).spawn().unwrap();
         let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
         Follower { _child: child, lines }
     }
+}
 
-    fn command(&self, ctl: Ctl, line: &str) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(tool(ctl, "etcdctl"));
-        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(self.url());
-        command.args(line.split_whitespace()).stdin(Stdio::null()).kill_on_drop(true);
-        command
-    }
+/// `etcdctl` at a URL.
+pub(crate) fn command(ctl: Ctl, url: &str, line: &str) -> Command {
+    let mut command = Command::new(tool(ctl, "etcdctl"));
+    command.env("ETCDCTL_API", "3").arg("--endpoints").arg(url);
+    command.args(line.split_whitespace()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// What a command writes to standard output, or to standard error if it fails.
+pub(crate) async fn run(mut command: Command) -> Result<String, String> {
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 /// A command that goes on until this is dropped.
