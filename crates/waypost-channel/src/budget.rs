@@ -1,5 +1,6 @@
 //! How many calls may be tried again: retries must not become the load that keeps a fleet down.
 
+use crate::service_config::Throttling;
 use crate::settings::RetryPolicy;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
@@ -37,9 +38,17 @@ impl Budget {
         }
     }
 
+    /// As the service config asks for, without a floor; otherwise as the channel was built.
+    pub(crate) fn of(throttling: Option<Throttling>, policy: &RetryPolicy, now: Instant) -> Self {
+        let Some(throttling) = throttling else { return Self::new(policy, now) };
+        let unlimited = Self::new(&policy.with_budget(throttling.max_tokens, 0.0, 0), now);
+        Self { per_success: throttling.token_ratio_thousandths, ..unlimited }
+    }
+
     /// A call went well.
     pub(crate) fn deposit(&self) {
-        let more = |tokens: u32| (tokens < self.max).then(|| (tokens + self.per_success).min(self.max));
+        let more =
+            |tokens: u32| (tokens < self.max).then(|| tokens.saturating_add(self.per_success).min(self.max));
         // Full: there is nothing to add.
         let _ = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
@@ -49,6 +58,11 @@ impl Budget {
         let less = |tokens: u32| Some(tokens.saturating_sub(TOKEN));
         let before = self.tokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_default();
         before.saturating_sub(TOKEN) > self.max / 2 || self.within_floor(now)
+    }
+
+    /// Whether more than half of the tokens are there. Takes none: for what has not failed.
+    pub(crate) fn allows(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed) > self.max / 2
     }
 
     fn within_floor(&self, now: Instant) -> bool {

@@ -1,7 +1,6 @@
 //! How a channel is built.
 
 use crate::backoff::Backoff;
-use crate::budget::Budget;
 use crate::channel::{Channel, Inner};
 use crate::connector::{Connector, TcpConnector};
 use crate::dial::Dial;
@@ -9,14 +8,18 @@ use crate::driver::{Driver, now};
 use crate::fleet::{self, Fleet, Outlook};
 use crate::http2::Http2Dialer;
 use crate::metrics::{ChannelMetrics, Counters};
+use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::pool::{Board, Pool};
+use crate::service_config::ServiceConfig;
 use crate::settings::{Keepalive, RetryPolicy, Settings, Tuning};
 use crate::shared::Shared;
+use crate::steering::{Documents, Steering};
 use crate::table::{Pace, Table};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures::{Stream, StreamExt};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,8 @@ pub struct ChannelBuilder {
     connector: Arc<dyn Connector>,
     settings: Settings,
     metrics: Option<ChannelMetrics>,
+    config: ServiceConfig,
+    documents: Option<Documents>,
 }
 
 // === impl ChannelBuilder ===
@@ -44,6 +49,8 @@ impl ChannelBuilder {
             connector: Arc::new(TcpConnector::new()),
             settings: Settings::default(),
             metrics: None,
+            config: ServiceConfig::default(),
+            documents: None,
         }
     }
 
@@ -153,6 +160,25 @@ impl ChannelBuilder {
         self
     }
 
+    /// What the service says of how it wants to be called: nothing by default. What it says counts more than the other settings
+    /// here.
+    pub fn service_config(mut self, config: ServiceConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Takes service configs as they come, as JSON: each replaces the one before, `None` brings back the one from
+    /// [`service_config`](Self::service_config). One that is invalid is counted and named in a warning and in
+    /// [`Channel::service_config_error`], and the last good one stays in use. Calls do not wait for the first. The stream is dropped
+    /// with the channel.
+    pub fn service_config_updates(
+        mut self,
+        documents: impl Stream<Item = Option<String>> + Send + 'static,
+    ) -> Self {
+        self.documents = Some(documents.boxed());
+        self
+    }
+
     /// Counts this channel in `metrics`.
     pub fn metrics(mut self, metrics: &ChannelMetrics) -> Self {
         self.metrics = Some(metrics.clone());
@@ -162,10 +188,13 @@ impl ChannelBuilder {
     /// The channel. Its task starts at once within a tokio runtime, and elsewhere with the first call.
     pub fn build(mut self) -> Channel {
         let metrics = self.metrics.take();
+        let documents = Mutex::new(self.documents.take());
+        let own = Arc::new(std::mem::take(&mut self.config));
         let settings = Arc::new(self.settings.clone());
         let shared = Arc::new(Shared {
-            budget: Budget::new(&settings.retry, now()),
+            plan: ArcSwap::from_pointee(Plan::new(Arc::clone(&own), &settings.retry)),
             counters: Counters::default(),
+            config_error: ArcSwapOption::empty(),
             scope: self.subscription.scope().clone(),
         });
         let dialer = Http2Dialer {
@@ -173,7 +202,28 @@ impl ChannelBuilder {
             keepalive: settings.keepalive,
             pace: Arc::new(Pace::default()),
         };
-        let inner = Arc::new(Inner { shared, settings, pool: self.pool(dialer) });
+        let pool = self.pool(dialer);
+        let steering = Steering {
+            shared: Arc::clone(&shared),
+            settings: Arc::clone(&settings),
+            tuning: pool.tuning(),
+            own,
+        };
+        steering.adopt(None);
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            shared,
+            settings,
+            pool,
+            steering,
+            documents,
+            started: OnceLock::new(),
+            stop: stop.clone(),
+            _stop: stop.drop_guard(),
+        });
+        if tokio::runtime::Handle::try_current().is_ok() {
+            inner.start();
+        }
         if let Some(metrics) = metrics {
             metrics.add(&inner);
         }
@@ -194,7 +244,7 @@ impl ChannelBuilder {
             route: Box::new(move |instance| route(&*routing, instance)),
         };
         let empty = Arc::new(Snapshot::absent(subscription.scope().clone()));
-        let nothing = Table::empty(&tuning.policy, Outlook::Unread);
+        let nothing = Table::empty(tuning.policy(), Outlook::Unread);
         let board =
             Board { table: ArcSwap::from_pointee(nothing), applied: ArcSwap::new(Arc::clone(&empty)) };
         let (wake, woken) = watch::channel(());

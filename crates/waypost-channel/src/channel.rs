@@ -5,15 +5,18 @@ use crate::call;
 use crate::http2::Http2Dialer;
 use crate::policy::Policy;
 use crate::pool::{NotReady, Pool};
+use crate::service_config::{InvalidServiceConfig, ServiceConfig};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::stats::ChannelStats;
+use crate::steering::{Documents, Steering};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::body::Body;
 use waypost_balance::OutlierSettings;
 use waypost_discovery::Subscription;
@@ -35,6 +38,14 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) pool: Pool<Http2Dialer>,
+    pub(crate) steering: Steering,
+    /// Service configs that come later, until they are followed.
+    pub(crate) documents: Mutex<Option<Documents>>,
+    /// Set once they are followed, so that calls need not lock.
+    pub(crate) started: OnceLock<()>,
+    pub(crate) stop: CancellationToken,
+    /// Ends what follows them with the last clone.
+    pub(crate) _stop: DropGuard,
 }
 
 // === impl Channel ===
@@ -55,6 +66,7 @@ impl Channel {
     /// Fails with the reason that a call would get: when nothing is registered, when the first attempt to connect to each
     /// endpoint has failed, and when nothing could be read from the registry in time. Cancel safe.
     pub async fn ready(&self) -> Result<(), NotReady> {
+        self.inner.start();
         self.inner.pool.ready().await
     }
 
@@ -67,6 +79,7 @@ impl Channel {
     /// goes, is connected or lost; a condition on counters alone is not looked at in between. Cancel safe; ends with the last
     /// stats if the channel's task ends.
     pub async fn wait_for(&self, condition: impl FnMut(&ChannelStats) -> bool) -> ChannelStats {
+        self.inner.start();
         self.inner.pool.wait_for(condition).await
     }
 
@@ -84,6 +97,28 @@ impl Channel {
     /// Sets endpoints aside by other rules from now on; `None` for never, which ends all ejections.
     pub fn set_outlier_detection(&self, settings: impl Into<Option<OutlierSettings>>) {
         self.inner.pool.set_outlier_detection(settings);
+    }
+
+    /// When endpoints are set aside. What was [set](Self::set_outlier_detection) just now is in effect a moment later.
+    pub fn outlier_detection(&self) -> Option<OutlierSettings> {
+        self.inner.pool.outlier_detection()
+    }
+
+    /// Calls go by this service config from now on; `None` for that which the channel was
+    /// [built with](ChannelBuilder::service_config). Calls under way go on as they began. What the config says of policy and outlier
+    /// detection counts more than [`set_policy`](Self::set_policy) and [`set_outlier_detection`](Self::set_outlier_detection).
+    pub fn set_service_config(&self, config: impl Into<Option<ServiceConfig>>) {
+        self.inner.steering.adopt(config.into());
+    }
+
+    /// The service config by which calls go.
+    pub fn service_config(&self) -> Arc<ServiceConfig> {
+        Arc::clone(&self.inner.shared.plan.load().config)
+    }
+
+    /// Why the newest of the [service configs that come](ChannelBuilder::service_config_updates) is not in use; `None` if it is.
+    pub fn service_config_error(&self) -> Option<Arc<InvalidServiceConfig>> {
+        self.inner.shared.config_error.load_full()
     }
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
@@ -114,5 +149,20 @@ impl fmt::Debug for Channel {
             .field("registered", &stats.registered)
             .field("ready", &stats.ready())
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Starts what runs beside the calls on the runtime of the caller, if it does not run yet.
+    pub(crate) fn start(&self) {
+        self.started.get_or_init(|| {
+            self.pool.start();
+            let documents = self.documents.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(documents) = documents {
+                tokio::spawn(self.steering.clone().follow(documents, self.stop.clone()));
+            }
+        });
     }
 }

@@ -89,7 +89,7 @@ impl<D: Dial> Driver<D> {
         for handle in handles.into_values().filter(|handle| matches!(handle.stage, Stage::Connecting)) {
             handle.abort.cancel();
         }
-        let policy = self.tuned.borrow().policy.clone();
+        let policy = self.tuned.borrow().policy().clone();
         self.board.table.store(Arc::new(Table::empty(&policy, Outlook::Unavailable)));
     }
 
@@ -167,7 +167,7 @@ impl<D: Dial> Driver<D> {
                 .iter()
                 .zip(&connections)
                 .all(|(old, new)| Arc::ptr_eq(&old.state, &new.state));
-        let policy = self.tuned.borrow_and_update().policy.clone();
+        let policy = self.tuned.borrow_and_update().policy().clone();
         let reweighed = self.fleet.take_reweighed();
         let picker = if same && !reweighed && !retuned {
             Arc::clone(&before.picker)

@@ -1,9 +1,8 @@
 //! The body of a response: followed to its end, since only then is the call over.
 
 use crate::deadline::{Deadline, Passed};
-use crate::driver::now;
-use crate::shared::Shared;
-use crate::verdict::{code_of_trailers, outcome, status_of};
+use crate::ledger::{Record, UnderWay};
+use crate::verdict::{code_of_trailers, status_of};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -13,18 +12,9 @@ use pin_project_lite::pin_project;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Code, Status};
-use waypost_balance::{Outcome, Started};
-
-/// A call that an endpoint is working on. Ends once; dropped before, it was cancelled.
-pub(crate) struct UnderWay {
-    shared: Arc<Shared>,
-    started: Option<Started>,
-    attempt: u32,
-}
 
 pin_project! {
     /// A response's body on its way to the caller.
@@ -35,7 +25,7 @@ pin_project! {
         rest: Incoming,
         #[pin]
         deadline: Option<Sleep>,
-        under_way: Option<UnderWay>,
+        under_way: Option<(UnderWay, Record)>,
     }
 }
 
@@ -55,58 +45,6 @@ pub(crate) enum Held {
     Passed,
 }
 
-// === impl UnderWay ===
-
-impl UnderWay {
-    pub(crate) fn new(shared: Arc<Shared>, started: Started, attempt: u32) -> Self {
-        Self { shared, started: Some(started), attempt }
-    }
-
-    /// Names service, endpoint and attempt, for errors.
-    pub(crate) fn context(&self) -> String {
-        let service = self.shared.service();
-        match &self.started {
-            Some(started) => {
-                let (id, at) = (started.endpoint().key().id, started.endpoint().endpoint());
-                format!("{service} {id} at {at}, attempt {}", self.attempt)
-            }
-            None => service.to_owned(),
-        }
-    }
-
-    /// This attempt is over, and the call goes on elsewhere.
-    pub(crate) fn given_up(mut self, outcome: Outcome) {
-        self.finish(outcome);
-    }
-
-    /// The call is over.
-    pub(crate) fn ended(mut self, code: Code) {
-        self.finish(outcome(code));
-        self.shared.counters.ended(code);
-    }
-
-    /// The call is over because the connection is.
-    pub(crate) fn lost(mut self, code: Code) {
-        self.finish(Outcome::Lost);
-        self.shared.counters.ended(code);
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        if let Some(started) = self.started.take() {
-            started.finished(now(), outcome);
-        }
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if let Some(started) = self.started.take() {
-            started.finished(now(), Outcome::Cancelled);
-            self.shared.counters.ended(Code::Cancelled);
-        }
-    }
-}
-
 // === impl Tracked ===
 
 impl Tracked {
@@ -114,7 +52,7 @@ impl Tracked {
         held: VecDeque<Bytes>,
         rest: Incoming,
         deadline: Deadline,
-        under_way: Option<UnderWay>,
+        under_way: Option<(UnderWay, Record)>,
     ) -> Self {
         Self { held, rest, deadline: deadline.0.map(sleep_until), under_way }
     }
@@ -133,23 +71,29 @@ impl Body for Tracked {
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => {
                     if let Some(trailers) = frame.trailers_ref()
-                        && let Some(call) = this.under_way.take()
+                        && let Some((attempt, call)) = this.under_way.take()
                     {
-                        call.ended(code_of_trailers(trailers).unwrap_or(Code::Unknown));
+                        let code = code_of_trailers(trailers).unwrap_or(Code::Unknown);
+                        attempt.ended(code);
+                        call.ended(code);
                     }
                     Some(Ok(frame))
                 }
                 Some(Err(error)) => {
-                    let context = this.under_way.as_ref().map_or_else(String::new, UnderWay::context);
+                    let under_way = this.under_way.take();
+                    let context =
+                        under_way.as_ref().map_or_else(String::new, |(attempt, _)| attempt.context());
                     let status = status_of(&error, &context);
-                    if let Some(call) = this.under_way.take() {
-                        call.lost(status.code());
+                    if let Some((attempt, call)) = under_way {
+                        attempt.lost(status.code());
+                        call.ended(status.code());
                     }
                     Some(Err(status))
                 }
                 None => {
                     // A server that ends a response without trailers says nothing of the call.
-                    if let Some(call) = this.under_way.take() {
+                    if let Some((attempt, call)) = this.under_way.take() {
+                        attempt.ended(Code::Unknown);
                         call.ended(Code::Unknown);
                     }
                     None
@@ -158,8 +102,9 @@ impl Body for Tracked {
         }
         let Some(deadline) = this.deadline.as_pin_mut() else { return Poll::Pending };
         ready!(deadline.poll(cx));
-        let Some(call) = this.under_way.take() else { return Poll::Ready(None) };
-        let status = passed(&call.context());
+        let Some((attempt, call)) = this.under_way.take() else { return Poll::Ready(None) };
+        let status = passed(&attempt.context());
+        attempt.ended(status.code());
         call.ended(status.code());
         Poll::Ready(Some(Err(status)))
     }
@@ -183,6 +128,10 @@ pub(crate) fn passed(context: &str) -> Status {
 impl Complete {
     pub(crate) fn code(&self) -> Option<Code> {
         self.trailers.as_ref().and_then(code_of_trailers)
+    }
+
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_ref()
     }
 }
 

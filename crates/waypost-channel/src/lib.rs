@@ -47,11 +47,14 @@
 //!   [`drain_timeout`](ChannelBuilder::drain_timeout).
 #![forbid(unsafe_code)]
 
+mod answer;
+mod attempt;
 mod backoff;
 mod budget;
 mod builder;
 mod call;
 mod channel;
+mod code;
 mod connection;
 mod connector;
 mod deadline;
@@ -61,23 +64,30 @@ mod explain;
 mod extension;
 mod fleet;
 mod greeting;
+mod hedge;
 mod http2;
 mod incoming;
 mod last_words;
 mod lease;
+mod ledger;
 mod metrics;
 mod outgoing;
+mod plan;
 mod policy;
 mod pool;
+mod resend;
+mod service_config;
 mod settings;
 mod shared;
 mod stats;
+mod steering;
 mod table;
 mod verdict;
 
 pub use backoff::Backoff;
 pub use builder::ChannelBuilder;
 pub use channel::Channel;
+pub use code::CodeSet;
 pub use connector::{Connector, Duplex, TcpConnector, Transport};
 pub use dial::{Abort, Dial, DialError, Dialed, Unconnected};
 pub use extension::{EndpointInfo, HashKey, Idempotent, WaitForReady};
@@ -85,6 +95,10 @@ pub use lease::Lease;
 pub use metrics::ChannelMetrics;
 pub use policy::{Policy, UnknownPolicy};
 pub use pool::{NotReady, Pool, Wish};
+pub use service_config::{
+    HedgingRule, InvalidServiceConfig, LoadBalancing, MethodConfig, Resend, RetryRule, ServiceConfig,
+    Throttling,
+};
 pub use settings::{Keepalive, RetryPolicy};
 pub use stats::{ChannelStats, EndpointStats, EndpointStatus};
 pub use tokio_rustls::rustls;

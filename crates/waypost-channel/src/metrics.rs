@@ -4,6 +4,7 @@
 //! each scrape, and one that has left is gone from the next.
 
 use crate::channel::Inner;
+use crate::code::{CODE_NAMES, CODES, index};
 use crate::stats::{ChannelStats, EndpointStats, EndpointStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -24,7 +25,8 @@ use tonic::Code;
 /// | name | labels | |
 /// |---|---|---|
 /// | `waypost_channel_calls_total` | `service`, `code` | calls that have ended, by gRPC status |
-/// | `waypost_channel_retries_total` | `service`, `kind` | attempts beyond the first: `idempotent`, or `unprocessed` by the endpoint before |
+/// | `waypost_channel_retries_total` | `service`, `kind` | attempts beyond the first: `retry` after a failure, `hedge`, or `unprocessed` by the endpoint before |
+/// | `waypost_channel_config_rejected_total` | `service` | service configs that were refused: the last good one stays |
 /// | `waypost_channel_instances` | `service` | registered instances |
 /// | `waypost_channel_endpoints` | `service`, `state` | endpoints by state |
 /// | `waypost_channel_in_flight` | `service`, `endpoint` | calls under way |
@@ -42,29 +44,9 @@ pub(crate) struct Counters {
     codes: [AtomicU64; CODES],
     retried: AtomicU64,
     sent_elsewhere: AtomicU64,
+    hedged: AtomicU64,
+    rejected_configs: AtomicU64,
 }
-
-/// Codes 0 (`OK`) to 16 (`UNAUTHENTICATED`).
-const CODES: usize = 17;
-const CODE_NAMES: [&str; CODES] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// A label besides the service, and a value.
 type Point = (Option<(&'static str, String)>, u64);
@@ -88,6 +70,12 @@ const FAMILIES: &[Family] = &[
         help: "Attempts beyond the first",
         counter: true,
         points: Sample::retries,
+    },
+    Family {
+        name: "waypost_channel_config_rejected",
+        help: "Service configs that were refused",
+        counter: true,
+        points: |sample| vec![(None, sample.rejected_configs)],
     },
     Family {
         name: "waypost_channel_instances",
@@ -127,6 +115,8 @@ struct Sample {
     codes: [u64; CODES],
     retried: u64,
     sent_elsewhere: u64,
+    hedged: u64,
+    rejected_configs: u64,
     stats: ChannelStats,
 }
 
@@ -135,15 +125,22 @@ struct Sample {
 impl Counters {
     /// A call has ended for its caller.
     pub(crate) fn ended(&self, code: Code) {
-        let index = usize::try_from(i32::from(code)).unwrap_or_default();
-        if let Some(count) = self.codes.get(index) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.codes[index(code)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// An idempotent call is tried again.
+    /// A call is tried again after a failure.
     pub(crate) fn retried(&self) {
         self.retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call goes to a further endpoint while it has no answer.
+    pub(crate) fn hedged(&self) {
+        self.hedged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A service config was refused.
+    pub(crate) fn config_rejected(&self) {
+        self.rejected_configs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call that was not processed goes to another endpoint.
@@ -216,6 +213,8 @@ impl Sample {
             codes: std::array::from_fn(|code| counters.codes[code].load(Ordering::Relaxed)),
             retried: counters.retried.load(Ordering::Relaxed),
             sent_elsewhere: counters.sent_elsewhere.load(Ordering::Relaxed),
+            hedged: counters.hedged.load(Ordering::Relaxed),
+            rejected_configs: counters.rejected_configs.load(Ordering::Relaxed),
             stats: channel.pool.stats(),
         }
     }
@@ -226,7 +225,8 @@ impl Sample {
     }
 
     fn retries(&self) -> Vec<Point> {
-        vec![point("kind", "idempotent", self.retried), point("kind", "unprocessed", self.sent_elsewhere)]
+        let kinds = [("retry", self.retried), ("hedge", self.hedged), ("unprocessed", self.sent_elsewhere)];
+        kinds.map(|(kind, count)| point("kind", kind, count)).into()
     }
 
     fn instances(&self) -> Vec<Point> {

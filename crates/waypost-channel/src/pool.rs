@@ -232,13 +232,30 @@ impl<D: Dial> Pool<D> {
 
     /// The policy by which calls are spread. One that was [set](Self::set_policy) just now is in effect a moment later.
     pub fn policy(&self) -> Policy {
-        self.inner.tuning.borrow().policy.clone()
+        self.inner.tuning.borrow().policy().clone()
     }
 
     /// Sets endpoints aside by other rules from now on; `None` for never, which ends all ejections.
     pub fn set_outlier_detection(&self, settings: impl Into<Option<OutlierSettings>>) {
         let settings = settings.into();
         self.inner.tuning.send_modify(|tuning| tuning.outliers = settings);
+    }
+
+    /// When endpoints are set aside. What was [set](Self::set_outlier_detection) just now is in effect a moment later.
+    pub fn outlier_detection(&self) -> Option<OutlierSettings> {
+        self.inner.tuning.borrow().outliers().cloned()
+    }
+
+    /// What tells the driver while it runs.
+    pub(crate) fn tuning(&self) -> watch::Sender<Tuning> {
+        self.inner.tuning.clone()
+    }
+
+    /// Whether an endpoint takes calls that is none of these.
+    pub(crate) fn has_others(&self, tried: &[Arc<EndpointState>]) -> bool {
+        let table = self.inner.board.table.load();
+        let untried = |state: &Arc<EndpointState>| !tried.iter().any(|tried| Arc::ptr_eq(tried, state));
+        table.connections.iter().any(|connection| connection.state.admits() && untried(&connection.state))
     }
 
     /// Starts the driver on the runtime of the caller, if it does not run yet.

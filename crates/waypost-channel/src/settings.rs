@@ -2,7 +2,9 @@
 
 use crate::backoff::Backoff;
 use crate::policy::{Front, Policy};
+use crate::service_config::LoadBalancing;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use waypost_balance::OutlierSettings;
 
@@ -26,7 +28,8 @@ pub struct Keepalive {
 ///
 /// A call that was certainly not processed (never sent, refused by the server's `GOAWAY` or `REFUSED_STREAM`) always goes to
 /// another endpoint, whatever is set here. Calls that are marked idempotent are also tried again after `UNAVAILABLE` and after
-/// a lost connection, within this policy.
+/// a lost connection, within this policy; those of a method with a `retryPolicy` or `hedgingPolicy` in the
+/// [service config](crate::ServiceConfig) as that says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -35,10 +38,13 @@ pub struct RetryPolicy {
     /// Size of the token bucket (gRFC A6): 100 by default, at most 1,000. It starts full; a failure that could be retried
     /// takes a token, and there are no retries while it is half empty or more.
     pub max_tokens: u32,
-    /// Tokens that each success puts back: 0.1 by default.
+    /// Tokens that each call that goes well puts back: 0.1 by default.
     pub token_ratio: f64,
     /// Retries per second that are allowed however empty the bucket is: 10 by default.
     pub floor_per_second: u32,
+    /// The waits before a retry that goes to an endpoint which the call has tried before: 25 ms growing to 1 s by default. One that
+    /// goes to another endpoint does not wait.
+    pub backoff: Backoff,
     /// Requests of more bytes than this are sent once: 1 MiB by default.
     pub request_limit: usize,
     /// Responses of idempotent calls are held back until they are complete, or larger than this: 4 MiB by default.
@@ -64,8 +70,13 @@ pub(crate) struct Settings {
 /// What a running channel may be told anew.
 #[derive(Debug, Clone)]
 pub(crate) struct Tuning {
+    /// What the program has said; the service config counts more.
     pub(crate) policy: Policy,
     pub(crate) outliers: Option<OutlierSettings>,
+    /// What the service config says.
+    pub(crate) configured: LoadBalancing,
+    /// Under which name the service config has the health of endpoints asked for.
+    pub(crate) health: Option<Arc<str>>,
 }
 
 // === impl Keepalive ===
@@ -98,6 +109,10 @@ impl Default for RetryPolicy {
             max_tokens: 100,
             token_ratio: 0.1,
             floor_per_second: 10,
+            backoff: Backoff {
+                factor: 2.0,
+                ..Backoff::new(Duration::from_millis(25), Duration::from_secs(1))
+            },
             request_limit: 1 << 20,
             response_limit: 4 << 20,
         }
@@ -125,6 +140,12 @@ impl RetryPolicy {
         self
     }
 
+    /// With other waits before retries that go where the call has been.
+    pub fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
     /// With other limits, in bytes, to what is kept of requests and held back of responses.
     pub fn with_limits(mut self, request: usize, response: usize) -> Self {
         self.request_limit = request;
@@ -135,9 +156,26 @@ impl RetryPolicy {
 
 // === impl Tuning ===
 
+impl Tuning {
+    /// The policy in effect.
+    pub(crate) fn policy(&self) -> &Policy {
+        self.configured.policy.as_ref().unwrap_or(&self.policy)
+    }
+
+    /// When endpoints are set aside.
+    pub(crate) fn outliers(&self) -> Option<&OutlierSettings> {
+        self.configured.outliers.as_ref().or(self.outliers.as_ref())
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
-        Self { policy: Policy::default(), outliers: Some(OutlierSettings::default()) }
+        Self {
+            policy: Policy::default(),
+            outliers: Some(OutlierSettings::default()),
+            configured: LoadBalancing::default(),
+            health: None,
+        }
     }
 }
 

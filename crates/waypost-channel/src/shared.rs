@@ -1,13 +1,17 @@
 //! What the calls of a channel and the bodies of their responses share.
 
-use crate::budget::Budget;
 use crate::metrics::Counters;
+use crate::plan::Plan;
 use crate::pool::service_of;
+use crate::service_config::InvalidServiceConfig;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use waypost_model::Scope;
 
 pub(crate) struct Shared {
-    pub(crate) budget: Budget,
+    pub(crate) plan: ArcSwap<Plan>,
     pub(crate) counters: Counters,
+    /// Why the newest service config is not in use.
+    pub(crate) config_error: ArcSwapOption<InvalidServiceConfig>,
     pub(crate) scope: Scope,
 }
 

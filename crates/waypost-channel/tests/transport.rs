@@ -227,7 +227,7 @@ async fn metrics_are_those_of_the_endpoints_that_there_are() {
     let at = first.endpoint();
     for line in [
         r#"waypost_channel_calls_total{service="greeter",code="OK"} 3"#.to_owned(),
-        r#"waypost_channel_retries_total{service="greeter",kind="idempotent"} 0"#.to_owned(),
+        r#"waypost_channel_retries_total{service="greeter",kind="retry"} 0"#.to_owned(),
         r#"waypost_channel_instances{service="greeter"} 1"#.to_owned(),
         r#"waypost_channel_endpoints{service="greeter",state="ready"} 1"#.to_owned(),
         format!(r#"waypost_channel_in_flight{{service="greeter",endpoint="{at}"}} 0"#),

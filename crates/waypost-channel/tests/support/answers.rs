@@ -51,6 +51,13 @@ pub(crate) fn in_headers(code: Code) -> Response<Body> {
     response
 }
 
+/// A failure with what the server says of further attempts.
+pub(crate) fn pushing_back(code: Code, milliseconds: &'static str) -> Response<Body> {
+    let mut response = in_headers(code);
+    response.headers_mut().insert("grpc-retry-pushback-ms", HeaderValue::from_static(milliseconds));
+    response
+}
+
 /// A message, and then a status that says it was for nothing.
 pub(crate) fn in_trailers(code: Code) -> Response<Body> {
     response([message(), trailers(code)])
@@ -100,6 +107,20 @@ pub(crate) fn dies_before_trailers(kill: CancellationToken) -> Response<Body> {
 pub(crate) async fn dies(kill: CancellationToken) -> Response<Body> {
     kill.cancel();
     pending().await
+}
+
+/// No answer. Tells when the call is cancelled.
+pub(crate) async fn never(cancelled: Arc<Notify>) -> Response<Body> {
+    let _told = Told(cancelled);
+    pending().await
+}
+
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 fn status(code: Code) -> HeaderMap {

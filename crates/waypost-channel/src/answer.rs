@@ -1,0 +1,87 @@
+//! What an endpoint has answered, before it is clear that the caller gets it.
+
+use crate::deadline::Deadline;
+use crate::incoming::{Complete, Tracked};
+use crate::ledger::{Record, UnderWay};
+use crate::resend::Pushback;
+use bytes::Bytes;
+use http::Response;
+use http::response::Parts;
+use hyper::body::Incoming;
+use std::collections::VecDeque;
+use tonic::Code;
+use tonic::body::Body;
+
+/// An answer. Dropped, it is given up.
+pub(crate) struct Answer {
+    parts: Parts,
+    body: Content,
+}
+
+enum Content {
+    /// Headers have come, and perhaps a part of the body; the status is still to come.
+    Begun {
+        held: VecDeque<Bytes>,
+        rest: Incoming,
+        attempt: UnderWay,
+    },
+    /// All of it, in the headers; what a proxy has sent besides is not gRPC's.
+    InHeaders {
+        code: Code,
+        rest: Incoming,
+    },
+    Whole {
+        code: Code,
+        body: Complete,
+    },
+}
+
+// === impl Answer ===
+
+impl Answer {
+    pub(crate) fn begun(parts: Parts, held: VecDeque<Bytes>, rest: Incoming, attempt: UnderWay) -> Self {
+        Self { parts, body: Content::Begun { held, rest, attempt } }
+    }
+
+    pub(crate) fn in_headers(parts: Parts, code: Code, rest: Incoming) -> Self {
+        Self { parts, body: Content::InHeaders { code, rest } }
+    }
+
+    pub(crate) fn whole(parts: Parts, code: Code, body: Complete) -> Self {
+        Self { parts, body: Content::Whole { code, body } }
+    }
+
+    /// The status, if the answer is complete.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match &self.body {
+            Content::Begun { .. } => None,
+            Content::InHeaders { code, .. } | Content::Whole { code, .. } => Some(*code),
+        }
+    }
+
+    /// What the server says of further attempts.
+    pub(crate) fn pushback(&self) -> Pushback {
+        match &self.body {
+            Content::Whole { body, .. } => body.trailers().map_or(Pushback::None, Pushback::of),
+            _ => Pushback::of(&self.parts.headers),
+        }
+    }
+
+    /// The call ends with this.
+    pub(crate) fn deliver(self, record: Record, deadline: Deadline) -> Response<Body> {
+        let body = match self.body {
+            Content::Begun { held, rest, attempt } => {
+                Body::new(Tracked::new(held, rest, deadline, Some((attempt, record))))
+            }
+            Content::InHeaders { code, rest } => {
+                record.ended(code);
+                Body::new(Tracked::new(VecDeque::new(), rest, deadline, None))
+            }
+            Content::Whole { code, body } => {
+                record.ended(code);
+                Body::new(body)
+            }
+        };
+        Response::from_parts(self.parts, body)
+    }
+}

@@ -1,0 +1,140 @@
+//! A call that is sent to several endpoints, of which the first to answer counts.
+
+use crate::attempt::Ended;
+use crate::budget::Budget;
+use crate::call::{Call, MOST_UNPROCESSED, Verdict};
+use crate::driver::now;
+use crate::http2::Http2;
+use crate::lease::Lease;
+use crate::outgoing::Payload;
+use crate::resend::{Hedges, Pushback};
+use crate::service_config::HedgingRule;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
+use tonic::Status;
+use waypost_balance::EndpointState;
+
+/// A hedged call under way.
+struct Race<'a> {
+    call: &'a Call<'a>,
+    payload: Payload,
+    budget: &'a Budget,
+    hedges: Hedges,
+    /// With the number of the attempt.
+    running: FuturesUnordered<BoxFuture<'a, (u32, Ended)>>,
+    tried: Vec<Arc<EndpointState>>,
+    unprocessed: u32,
+}
+
+impl Call<'_> {
+    /// Sends the call to one endpoint after the other until one has answered; whatever is under way then is cancelled.
+    pub(crate) async fn hedged(&self, rule: HedgingRule, payload: Payload, budget: &Budget) -> Verdict {
+        let mut race = Race {
+            call: self,
+            payload,
+            budget,
+            hedges: Hedges::new(rule, now()),
+            running: FuturesUnordered::new(),
+            tried: Vec::new(),
+            unprocessed: 0,
+        };
+        race.run().await
+    }
+}
+
+// === impl Race ===
+
+impl Race<'_> {
+    async fn run(&mut self) -> Verdict {
+        let number = self.hedges.sent(now());
+        let mut last = match self.begin(number).await {
+            Ok(()) => None,
+            Err(status) => return Verdict::Status(status),
+        };
+        loop {
+            let due = self.hedges.due().map(Instant::from_std);
+            let (number, ended) = tokio::select! {
+                biased;
+                Some(ended) = self.running.next() => ended,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.hedge();
+                    match last.take_if(|_| self.is_over()) {
+                        Some(verdict) => return verdict,
+                        None => continue,
+                    }
+                }
+            };
+            let (verdict, pushback) = match ended {
+                Ended::NotProcessed(status, _) => {
+                    self.unprocessed += 1;
+                    if self.unprocessed < MOST_UNPROCESSED {
+                        self.call.inner.shared.counters.sent_elsewhere();
+                        // Attempts under way must not wait for an endpoint to become ready.
+                        if self.running.is_empty() {
+                            if let Err(status) = self.begin(number).await {
+                                return Verdict::Status(status);
+                            }
+                        } else if let Some(lease) = self.call.another(&self.tried) {
+                            self.send(lease, number);
+                        }
+                        continue;
+                    }
+                    (Verdict::Status(status), Pushback::None)
+                }
+                Ended::Passed(status) => return Verdict::Status(status),
+                Ended::Lost(status) => (Verdict::Status(status), Pushback::None),
+                Ended::Answered(answer) => {
+                    let pushback = answer.pushback();
+                    (Verdict::Answer(answer), pushback)
+                }
+            };
+            let Some(code) = verdict.failure() else { return verdict };
+            if !self.hedges.failed((code, pushback), self.budget, now()) || self.is_over() {
+                return verdict;
+            }
+            last = Some(verdict);
+        }
+    }
+
+    /// Whether nothing can answer any more: what would be sent later than the deadline, or could not be sent, is not waited for.
+    fn is_over(&self) -> bool {
+        let in_time = |due: std::time::Instant| {
+            self.call.deadline.0.is_none_or(|deadline| Instant::from_std(due) < deadline)
+        };
+        let more = self.hedges.due().is_some_and(in_time)
+            && self.budget.allows()
+            && self.call.inner.pool.has_others(&self.tried);
+        self.running.is_empty() && !more
+    }
+
+    /// Sends the call to an endpoint, waiting for one if that may help.
+    async fn begin(&mut self, number: u32) -> Result<(), Status> {
+        let lease = self.call.endpoint(&self.tried).await?;
+        self.send(lease, number);
+        Ok(())
+    }
+
+    /// Sends a hedge, if there is an endpoint for it and the budget allows one.
+    fn hedge(&mut self) {
+        let lease = if self.budget.allows() { self.call.another(&self.tried) } else { None };
+        match lease {
+            Some(lease) => {
+                let number = self.hedges.sent(now());
+                self.call.inner.shared.counters.hedged();
+                self.send(lease, number);
+            }
+            None => self.hedges.stop(),
+        }
+    }
+
+    fn send(&mut self, lease: Lease<Http2>, number: u32) {
+        // Only what can be copied is hedged.
+        let Some(payload) = self.payload.copy() else { return };
+        self.tried.push(Arc::clone(lease.endpoint()));
+        let call = self.call;
+        self.running.push(async move { (number, call.attempt(lease, payload, number).await) }.boxed());
+    }
+}

@@ -1,0 +1,123 @@
+//! What is counted of a call and of each of its attempts: once each, however they end.
+
+use crate::code;
+use crate::driver::now;
+use crate::plan::Plan;
+use crate::shared::Shared;
+use crate::verdict::outcome;
+use std::sync::Arc;
+use tonic::Code;
+use tracing::{Span, field};
+use waypost_balance::{Outcome, Started};
+
+/// A call. Ends once; dropped before, the caller has cancelled it.
+pub(crate) struct Record {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    span: Span,
+    open: bool,
+}
+
+/// An attempt that an endpoint is working on. Ends once; dropped before, it was cancelled.
+pub(crate) struct UnderWay {
+    shared: Arc<Shared>,
+    started: Option<Started>,
+    attempt: u32,
+    span: Span,
+}
+
+// === impl Record ===
+
+impl Record {
+    pub(crate) fn new(shared: Arc<Shared>, plan: Arc<Plan>, path: &str) -> Self {
+        let service = shared.service();
+        let span = tracing::debug_span!("call", service, path, code = field::Empty);
+        Self { shared, plan, span, open: true }
+    }
+
+    /// What attempts are spans of.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// The call has ended for its caller.
+    pub(crate) fn ended(mut self, code: Code) {
+        if code == Code::Ok {
+            self.plan.budget.deposit();
+        }
+        self.close(code);
+    }
+
+    fn close(&mut self, code: Code) {
+        if std::mem::take(&mut self.open) {
+            self.span.record("code", code::name(code));
+            self.shared.counters.ended(code);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.close(Code::Cancelled);
+    }
+}
+
+// === impl UnderWay ===
+
+impl UnderWay {
+    pub(crate) fn new(shared: Arc<Shared>, started: Started, attempt: u32, call: &Span) -> Self {
+        let span = tracing::debug_span!(
+            parent: call,
+            "attempt",
+            endpoint = %started.endpoint().endpoint(),
+            attempt,
+            outcome = field::Empty,
+        );
+        Self { shared, started: Some(started), attempt, span }
+    }
+
+    /// Names service, endpoint and attempt, for errors.
+    pub(crate) fn context(&self) -> String {
+        let service = self.shared.service();
+        match &self.started {
+            Some(started) => {
+                let (id, at) = (started.endpoint().key().id, started.endpoint().endpoint());
+                format!("{service} {id} at {at}, attempt {}", self.attempt)
+            }
+            None => service.to_owned(),
+        }
+    }
+
+    /// The endpoint has ended it, with this status.
+    pub(crate) fn ended(mut self, code: Code) {
+        self.finish(outcome(code), code);
+    }
+
+    /// The connection is gone, or the endpoint has reset the stream; the caller is told this.
+    pub(crate) fn lost(mut self, code: Code) {
+        self.finish(Outcome::Lost, code);
+    }
+
+    /// It never reached the endpoint, or was not taken there.
+    pub(crate) fn not_sent(mut self) {
+        self.finish(Outcome::NotSent, Code::Unavailable);
+    }
+
+    fn finish(&mut self, outcome: Outcome, code: Code) {
+        if let Some(started) = self.started.take() {
+            let told = match outcome {
+                Outcome::NotSent => "not sent",
+                Outcome::Lost => "lost",
+                _ => code::name(code),
+            };
+            self.span.record("outcome", told);
+            started.finished(now(), outcome);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.finish(Outcome::Cancelled, Code::Cancelled);
+    }
+}
