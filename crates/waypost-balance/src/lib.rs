@@ -77,6 +77,7 @@ mod round_robin;
 mod schedule;
 mod slow_start;
 mod subset;
+mod turns;
 mod weighted_round_robin;
 mod weights;
 mod zone_aware;

@@ -1,14 +1,15 @@
 //! `round_robin`: the endpoints in turn.
 
 use crate::choose::{draw_best, is_fresh};
+use crate::turns::Turns;
 use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Gives calls to the endpoints in turn. Among `n` endpoints that take calls, no two differ by more than one call.
+/// Gives calls to the endpoints in turn. Each thread has its own turn, from a start of its own: among `n` endpoints that take
+/// calls, no two differ by more than one call for each thread that picks (up to 64 threads).
 ///
-/// The turn is kept when the set changes. Clients that all start at the first endpoint would all meet there: give each a
+/// Turns are kept when the set changes. Clients that all start at the first endpoint would all meet there: give each a
 /// start of its own with [`starting_at`](Self::starting_at).
 #[derive(Debug, Clone, Default)]
 pub struct RoundRobin {
@@ -17,7 +18,7 @@ pub struct RoundRobin {
 
 struct RoundRobinPicker {
     ready: Arc<[Arc<EndpointState>]>,
-    turn: AtomicUsize,
+    turns: Turns,
 }
 
 /// How often a pick moves on by a turn before it searches: passing over by turns spreads the calls of an endpoint that is
@@ -29,8 +30,7 @@ pub(crate) const TURNS: usize = 8;
 impl RoundRobin {
     /// Starts somewhere else for each `start`: give it a random number.
     pub fn starting_at(start: usize) -> Self {
-        // Half of the range is left, so that the turn does not wrap within the life of a process.
-        Self { start: start >> 1 }
+        Self { start }
     }
 }
 
@@ -40,10 +40,10 @@ impl Policy for RoundRobin {
     }
 
     fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
-        let turn = previous
+        let turns = previous
             .and_then(|previous| (previous as &dyn Any).downcast_ref::<RoundRobinPicker>())
-            .map_or(self.start, |previous| previous.turn.load(Ordering::Relaxed));
-        Arc::new(RoundRobinPicker { ready, turn: AtomicUsize::new(turn) })
+            .map_or_else(|| Turns::starting_at(self.start), |previous| previous.turns.carried_over());
+        Arc::new(RoundRobinPicker { ready, turns })
     }
 }
 
@@ -56,7 +56,7 @@ impl Picker for RoundRobinPicker {
         // the failing one. Nor does it go to the neighbour, which would get the retries of all.
         let turns = if request.exclude.is_empty() { count.min(TURNS) } else { 0 };
         for _ in 0..turns {
-            let index = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(count)?;
+            let index = self.turns.take(count);
             if is_fresh(&self.ready[index], request) {
                 return Some(index);
             }

@@ -3,17 +3,17 @@
 use crate::choose::{draw_best, is_fresh};
 use crate::round_robin::TURNS;
 use crate::schedule::schedule;
+use crate::turns::Turns;
 use crate::weights::Weights;
 use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Gives calls to the endpoints in turn, each as often as its weight says, and spread evenly: with weights 5, 1 and 1
 /// the first is not picked five times on end.
 ///
-/// The turns of one round are worked out when the picker is built, so that a pick is one atomic increment and one
-/// look-up. (The alternatives keep a lock or a queue that every pick reorders, as earliest-deadline-first schedulers
+/// The turns of one round are worked out when the picker is built, so that a pick is one count and one look-up, each
+/// thread having its own turn as under [`RoundRobin`](crate::RoundRobin). (The alternatives keep a lock or a queue that every pick reorders, as earliest-deadline-first schedulers
 /// do, or skip over turns, as gRPC's static stride scheduler does, which takes time in the ratio of the weights.)
 /// Within a round, and from its start, no endpoint is ever a full call ahead of or behind its share. A round has as
 /// many turns as the weights have in lowest terms, so weights of 100 and 200 make a round of three; it is exact up to
@@ -30,7 +30,7 @@ struct WeightedRoundRobinPicker {
     ready: Arc<[Arc<EndpointState>]>,
     weights: Weights,
     round: Arc<[u32]>,
-    turn: AtomicUsize,
+    turns: Turns,
 }
 
 // === impl WeightedRoundRobin ===
@@ -39,8 +39,7 @@ impl WeightedRoundRobin {
     /// Starts somewhere else for each `start`: give it a random number, so that clients do not all start at the same
     /// endpoint.
     pub fn starting_at(start: usize) -> Self {
-        // Half of the range is left, so that the turn does not wrap within the life of a process.
-        Self { start: start >> 1 }
+        Self { start }
     }
 }
 
@@ -57,8 +56,9 @@ impl Policy for WeightedRoundRobin {
             Some(previous) if previous.weights == weights => Arc::clone(&previous.round),
             _ => Arc::from(schedule(&weights)),
         };
-        let turn = previous.map_or(self.start, |previous| previous.turn.load(Ordering::Relaxed));
-        Arc::new(WeightedRoundRobinPicker { ready, weights, round, turn: AtomicUsize::new(turn) })
+        let turns =
+            previous.map_or_else(|| Turns::starting_at(self.start), |previous| previous.turns.carried_over());
+        Arc::new(WeightedRoundRobinPicker { ready, weights, round, turns })
     }
 }
 
@@ -69,8 +69,7 @@ impl Picker for WeightedRoundRobinPicker {
         // A second attempt takes no turn: that of the failing endpoint would always go to the next one.
         let turns = if request.exclude.is_empty() { self.round.len().min(TURNS) } else { 0 };
         for _ in 0..turns {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.round.len())?;
-            let index = self.round[turn] as usize;
+            let index = self.round[self.turns.take(self.round.len())] as usize;
             if is_fresh(&self.ready[index], request) {
                 return Some(index);
             }

@@ -1,9 +1,9 @@
 //! A pick allocates nothing, whatever state the fleet is in.
 
-use crate::fleet::{Dice, OPEN, Sketch, every_policy, fleet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{Gate, Outcome, PickRequest};
+use waypost_simulation::{Dice, OPEN, Sketch, every_policy, fleet};
 
 #[test]
 fn a_pick_allocates_nothing() {

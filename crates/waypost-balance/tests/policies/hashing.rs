@@ -1,9 +1,9 @@
 //! The hashing policies: the same hash goes to the same endpoint, and little moves when the set changes.
 
-use crate::fleet::{Dice, Ready, open, weighted};
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{Maglev, PickRequest, Picker, Policy, RingHash};
+use waypost_simulation::{Dice, Ready, open, weighted};
 
 const HASHES: usize = 100_000;
 
@@ -138,7 +138,7 @@ fn a_call_without_a_hash_goes_anywhere() {
     let all = open(5, now);
     for policy in both() {
         let given =
-            crate::fleet::shares(&*policy.build(Arc::clone(&all), None), 5, 10_000, now, &Dice::new(5));
+            waypost_simulation::shares(&*policy.build(Arc::clone(&all), None), 5, 10_000, now, &Dice::new(5));
         assert!(given.iter().all(|&calls| calls > 1_400), "{given:?}");
     }
 }

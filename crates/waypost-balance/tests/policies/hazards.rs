@@ -1,14 +1,14 @@
 //! The hazards of balancing, in virtual time: ten servers with four workers each and 10 ms a call, at half of what
 //! they can do.
 
-use crate::fleet::{Dice, Ready, open, shares, weighted};
-use crate::simulation::{Conduct, Simulation, percentile};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{
     Gate, LeastRequest, Maglev, OutlierEvent, OutlierSettings, PeakEwma, Policy, RingHash, RoundRobin,
     SlowStart, WeightedRoundRobin, ZoneAware,
 };
+use waypost_simulation::{Conduct, Simulation, percentile};
+use waypost_simulation::{Dice, Ready, open, shares, weighted};
 
 const SEEDS: [u64; 3] = [44, 4_711, 20_261_120];
 /// Calls a second: half of 10 servers * 4 workers / 10 ms.
@@ -38,7 +38,7 @@ fn h44_a_failed_endpoint_is_probed_and_back_after_its_ejection() {
         let ready = open(10, start);
         let policy = SlowStart::new(RoundRobin::default());
         let mut simulation =
-            Simulation::new("h44", seed, &policy, &ready, start).with_detector(&OutlierSettings::default());
+            Simulation::new(seed, &policy, &ready, start).with_detector(&OutlierSettings::default());
         simulation.run(seconds(160), RATE / 4.0, first_is(Conduct::Fails, 5..40));
         let ejected = ejections(&simulation);
         assert_eq!(ejected.len(), 2, "{ejected:?}");
@@ -60,7 +60,7 @@ fn h44_peak_ewma_tries_a_failed_endpoint_again() {
     for seed in SEEDS {
         let start = Instant::now();
         let ready = open(10, start);
-        let mut simulation = Simulation::new("h44", seed, &PeakEwma::default(), &ready, start);
+        let mut simulation = Simulation::new(seed, &PeakEwma::default(), &ready, start);
         simulation.run(seconds(160), RATE / 4.0, first_is(Conduct::Fails, 5..40));
         let (during, after) = (simulation.share(0, 10, 40), simulation.share(0, 130, 160));
         println!("h44: share {during:.4} while it fails, {after:.3} then");
@@ -73,7 +73,7 @@ fn h46_one_slow_endpoint_of_ten_does_not_set_the_tail() {
     for seed in SEEDS {
         let start = Instant::now();
         let p99 = |policy: &dyn Policy, count: usize| {
-            let mut simulation = Simulation::new("h46", seed, policy, &open(count, start), start);
+            let mut simulation = Simulation::new(seed, policy, &open(count, start), start);
             let slow = if count == 10 { Conduct::Works(10.0) } else { Conduct::Works(1.0) };
             simulation.run(seconds(30), RATE, first_is(slow, 0..30));
             percentile(simulation.ended.iter(), 99)
@@ -95,7 +95,7 @@ fn h47_an_endpoint_that_fails_fast_is_ejected_and_not_preferred() {
         let start = Instant::now();
         let run = |policy: &dyn Policy, settings: Option<&OutlierSettings>| {
             let ready = open(10, start);
-            let mut simulation = Simulation::new("h47", seed, policy, &ready, start);
+            let mut simulation = Simulation::new(seed, policy, &ready, start);
             if let Some(settings) = settings {
                 simulation = simulation.with_detector(settings);
             }
@@ -128,7 +128,7 @@ fn h48_when_too_many_are_ejected_all_are_used() {
         let mut settings = OutlierSettings::default();
         settings.max_ejection_percent = 100;
         let mut simulation =
-            Simulation::new("h48", seed, &RoundRobin::default(), &ready, start).with_detector(&settings);
+            Simulation::new(seed, &RoundRobin::default(), &ready, start).with_detector(&settings);
         let all_fail = |_, at: Duration| {
             if (5..10).contains(&at.as_secs()) { Conduct::Fails } else { Conduct::Works(1.0) }
         };
@@ -153,7 +153,7 @@ fn h48_when_too_many_are_ejected_all_are_used() {
 #[test]
 fn h48_when_all_are_ejected_all_are_used() {
     let now = Instant::now();
-    for policy in crate::fleet::every_policy() {
+    for policy in waypost_simulation::every_policy() {
         let ready = open(10, now);
         for endpoint in &*ready {
             endpoint.eject();
@@ -188,7 +188,7 @@ fn servers_that_are_alike_get_the_same() {
     let start = Instant::now();
     for policy in [&PeakEwma::default() as &dyn Policy, &LeastRequest] {
         let ready = open(10, start);
-        let mut simulation = Simulation::new("alike", SEEDS[0], policy, &ready, start);
+        let mut simulation = Simulation::new(SEEDS[0], policy, &ready, start);
         simulation.run(seconds(30), RATE, |_, _| Conduct::Works(1.0));
         let all: Vec<_> = (0..10).map(|server| simulation.share(server, 0, 30)).collect();
         assert!(all.iter().all(|share| (share - 0.1).abs() < 0.015), "{policy:?}: {all:?}");

@@ -7,12 +7,10 @@
 )]
 
 mod allocations;
-mod fleet;
 mod hashing;
 mod hazards;
 mod outliers;
 mod pickers;
-mod simulation;
 mod slow_start;
 mod subsets;
 mod weighted;

@@ -1,12 +1,12 @@
 //! The rules of outlier ejection, one by one.
 
-use crate::fleet::{Ready, open};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{
     EjectionCause, EndpointState, Gate, Outcome, OutlierDetector, OutlierEvent, OutlierSettings,
 };
+use waypost_simulation::{Ready, open};
 
 const SECOND: Duration = Duration::from_secs(1);
 

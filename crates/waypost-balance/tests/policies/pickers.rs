@@ -1,6 +1,5 @@
 //! The rules that every picker keeps, over random fleets.
 
-use crate::fleet::{Dice, OPEN, Sketch, every_policy, fleet, open, shares, sketch};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,6 +7,15 @@ use std::time::Instant;
 use waypost_balance::{
     EndpointState, Gate, LeastRequest, Outcome, PeakEwma, PickRequest, Picker, Policy, Random, RoundRobin,
 };
+use waypost_simulation::{Dice, OPEN, Sketch, every_policy, fleet, open, shares};
+
+fn sketch() -> impl Strategy<Value = Sketch> {
+    let gate = prop_oneof![4 => Just(Gate::Open), 1 => Just(Gate::Ejected), 1 => Just(Gate::Closed)];
+    let weight = prop_oneof![4 => Just(0), 12 => 1_u32..200, 1 => any::<u32>()];
+    let zone = prop_oneof![Just(""), Just("a"), Just("b"), Just("c")];
+    (gate, 0_u8..20, prop::bool::weighted(0.25), weight, zone)
+        .prop_map(|(gate, in_flight, tried, weight, zone)| Sketch { gate, in_flight, tried, weight, zone })
+}
 
 fn rank(sketch: &Sketch) -> Option<u8> {
     match (sketch.gate, sketch.tried) {

@@ -1,9 +1,9 @@
 //! Slow start: the share of an endpoint that has come, or come back, grows.
 
-use crate::fleet::{Dice, Ready, open, shares};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{LeastRequest, Picker, Policy, RoundRobin, SlowStart};
+use waypost_simulation::{Dice, Ready, open, shares};
 
 const SECOND: Duration = Duration::from_secs(1);
 

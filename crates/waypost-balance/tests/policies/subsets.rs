@@ -1,10 +1,10 @@
 //! Subsets by simulation: how even the load is, and how many connections move, beside Google's deterministic subsetting.
 
-use crate::fleet::Dice;
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use waypost_balance::Subset;
 use waypost_model::Endpoint;
+use waypost_simulation::Dice;
 
 const SIZE: usize = 10;
 

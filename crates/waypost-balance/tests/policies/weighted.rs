@@ -1,10 +1,10 @@
 //! `weighted_round_robin`: shares by weight, at every time and with weights that change.
 
-use crate::fleet::{Dice, open, shares, weighted};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{PickRequest, Policy, WeightedRoundRobin};
+use waypost_simulation::{Dice, open, shares, weighted};
 
 proptest! {
     #[test]

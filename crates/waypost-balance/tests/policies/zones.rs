@@ -1,9 +1,9 @@
 //! Zone-awareness: the own zone while it can, the others by what they can spare.
 
-use crate::fleet::{Dice, OPEN, Ready, Sketch, fleet, shares};
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{PickRequest, Policy, Random, RingHash, RoundRobin, ZoneAware};
+use waypost_simulation::{Dice, OPEN, Ready, Sketch, fleet, shares};
 
 fn zoned(zones: &[(&'static str, usize)], now: Instant) -> Ready {
     let sketches: Vec<_> =

@@ -1,6 +1,6 @@
 //! Servers with queues, a client, and a clock that is not the machine's.
 
-use crate::fleet::{Dice, Ready};
+use crate::{Dice, Ready};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use waypost_balance::{
 
 /// What a server does with a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Conduct {
+pub enum Conduct {
     /// Works on it, when a worker is free: 5 ms and an exponential time of 5 ms, times this.
     Works(f64),
     /// Fails it at once, after 1 ms.
@@ -21,15 +21,19 @@ pub(crate) enum Conduct {
 
 /// One call that has ended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Call {
-    pub(crate) at: Duration,
-    pub(crate) server: usize,
-    pub(crate) took: Duration,
-    pub(crate) failed: bool,
+pub struct Call {
+    /// When it began.
+    pub at: Duration,
+    /// Who had it.
+    pub server: usize,
+    /// How long the caller waited.
+    pub took: Duration,
+    /// Whether it failed.
+    pub failed: bool,
 }
 
 /// One client and its servers, from time 0 on.
-pub(crate) struct Simulation {
+pub struct Simulation {
     start: Instant,
     now: Duration,
     dice: Dice,
@@ -41,16 +45,18 @@ pub(crate) struct Simulation {
     /// By the time of their end.
     under_way: BTreeMap<(Duration, u64), (Started, Call)>,
     sequence: u64,
-    pub(crate) ended: Vec<Call>,
-    pub(crate) events: Vec<(Duration, OutlierEvent)>,
+    /// The calls that have ended, in the order of their ends.
+    pub ended: Vec<Call>,
+    /// What the detector has said, and when.
+    pub events: Vec<(Duration, OutlierEvent)>,
 }
 
 /// Of each server. With 10 ms a call that is 400 calls a second.
 const WORKERS: usize = 4;
 
 impl Simulation {
-    pub(crate) fn new(name: &str, seed: u64, policy: &dyn Policy, ready: &Ready, start: Instant) -> Self {
-        println!("{name}: {} over {} servers, seed {seed}", policy.name(), ready.len());
+    /// `policy` in front of servers that begin idle.
+    pub fn new(seed: u64, policy: &dyn Policy, ready: &Ready, start: Instant) -> Self {
         Self {
             start,
             now: Duration::ZERO,
@@ -66,24 +72,21 @@ impl Simulation {
         }
     }
 
-    pub(crate) fn with_detector(mut self, settings: &OutlierSettings) -> Self {
+    /// With an outlier detector that looks at every call.
+    pub fn with_detector(mut self, settings: &OutlierSettings) -> Self {
         let mut detector = OutlierDetector::new(settings.clone(), self.start);
         assert!(detector.set_endpoints(&*self.ready, self.start).is_empty());
         self.detector = Some((detector, settings.clone()));
         self
     }
 
-    pub(crate) fn detector(&self) -> &OutlierDetector {
-        &self.detector.as_ref().unwrap().0
+    /// The one that [`with_detector`](Self::with_detector) has set.
+    pub fn detector(&self) -> &OutlierDetector {
+        &self.detector.as_ref().expect("a detector").0
     }
 
     /// Calls at random times, so many a second, until `end`; and what is under way then, to its end.
-    pub(crate) fn run(
-        &mut self,
-        end: Duration,
-        rate: f64,
-        mut conduct: impl FnMut(usize, Duration) -> Conduct,
-    ) {
+    pub fn run(&mut self, end: Duration, rate: f64, mut conduct: impl FnMut(usize, Duration) -> Conduct) {
         loop {
             let next = self.now + Duration::from_secs_f64(self.dice.exponential(1.0 / rate));
             if next >= end {
@@ -96,13 +99,13 @@ impl Simulation {
     }
 
     /// The calls that began in this stretch of time.
-    pub(crate) fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &Call> {
+    pub fn between(&self, from: u64, to: u64) -> impl Iterator<Item = &Call> {
         let stretch = Duration::from_secs(from)..Duration::from_secs(to);
         self.ended.iter().filter(move |call| stretch.contains(&call.at))
     }
 
     /// A server's share of the calls that began in this stretch of time.
-    pub(crate) fn share(&self, server: usize, from: u64, to: u64) -> f64 {
+    pub fn share(&self, server: usize, from: u64, to: u64) -> f64 {
         let mine = self.between(from, to).filter(|call| call.server == server).count();
         mine as f64 / self.between(from, to).count() as f64
     }
@@ -110,12 +113,12 @@ impl Simulation {
     fn call(&mut self, conduct: &mut impl FnMut(usize, Duration) -> Conduct) {
         let now = self.start + self.now;
         let dice = &self.dice;
-        let server = self.picker.pick(&PickRequest::new(now, &|| dice.roll())).unwrap();
+        let server = self.picker.pick(&PickRequest::new(now, &|| dice.roll())).expect("there is one");
         let state: &Arc<EndpointState> = &self.ready[server];
         let (ends, failed) = match conduct(server, self.now) {
             Conduct::Fails => (self.now + Duration::from_millis(1), true),
             Conduct::Works(factor) => {
-                let Reverse(free) = self.workers[server].pop().unwrap();
+                let Reverse(free) = self.workers[server].pop().expect("there is one");
                 let work = Duration::from_secs_f64(factor * (0.005 + self.dice.exponential(0.005)));
                 let ends = free.max(self.now) + work;
                 self.workers[server].push(Reverse(ends));
@@ -150,7 +153,7 @@ impl Simulation {
     }
 
     fn end_first(&mut self) {
-        let ((ends, _), (started, call)) = self.under_way.pop_first().unwrap();
+        let ((ends, _), (started, call)) = self.under_way.pop_first().expect("there is one");
         let outcome = if call.failed { Outcome::Failed } else { Outcome::Ok };
         started.finished(self.start + ends, outcome);
         self.ended.push(call);
@@ -165,7 +168,7 @@ impl Simulation {
 }
 
 /// The latency that all but so many of a hundred calls keep below.
-pub(crate) fn percentile<'a>(calls: impl Iterator<Item = &'a Call>, percent: usize) -> Duration {
+pub fn percentile<'a>(calls: impl Iterator<Item = &'a Call>, percent: usize) -> Duration {
     let mut times: Vec<_> = calls.map(|call| call.took).collect();
     let at = times.len() * percent / 100;
     *times.select_nth_unstable(at).1

@@ -1,0 +1,2 @@
+//! Prints the tables of `docs/balancing.md`.
+fn main() {}
