@@ -171,9 +171,10 @@ impl Policy {
         if self.user(name)?.root { Ok(()) } else { Err(Refusal::PermissionDenied) }
     }
 
-    /// `UserGet`: oneself, or as `root`.
+    /// `UserGet`: oneself, or as `root`. Nobody is the user without a name, as in etcd, and learns that there is none.
     pub fn may_get_user(&self, who: &Identity, user: &str) -> Result<(), Refusal> {
         match (self.may_administer(who), who) {
+            (Err(_), Identity::Anonymous) if user.is_empty() => Ok(()),
             (Err(_), Identity::User { name, .. }) if **name == *user => Ok(()),
             (verdict, _) => verdict,
         }

@@ -1,5 +1,6 @@
 //! One call to one server, and its answer in a form that can be compared.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr as _;
 
@@ -24,11 +25,14 @@ use waypost_proto::v3electionpb::{
 use waypost_proto::v3lockpb::lock_client::LockClient;
 use waypost_proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
 
+use crate::identity::{Port, Shown};
 use crate::op::{Op, brief};
 
 /// The clients of one server.
 pub(crate) struct Clients {
     channel: Channel,
+    /// What those who have logged in were given.
+    tokens: BTreeMap<&'static str, Shown>,
     keep_alive: Option<KeepAlive>,
     member: u64,
 }
@@ -61,20 +65,52 @@ const LOST: i64 = 600;
 impl Clients {
     pub(crate) async fn connect(url: &str) -> Self {
         let channel = Endpoint::from_str(url).unwrap().connect().await.unwrap();
-        let mut clients = Self { channel, keep_alive: None, member: 0 };
+        let mut clients = Self { channel, tokens: BTreeMap::new(), keep_alive: None, member: 0 };
         let list =
             ClusterClient::new(clients.channel.clone()).member_list(MemberListRequest::default()).await;
         clients.member = list.unwrap().into_inner().members[0].id;
         clients
     }
 
-    pub(crate) fn watch(&self) -> WatchClient<Channel> {
-        WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    pub(crate) fn watch(&self, who: Option<&str>) -> WatchClient<Port> {
+        WatchClient::new(self.port(who)).max_decoding_message_size(usize::MAX)
+    }
+
+    /// The way of someone to the server.
+    fn port(&self, who: Option<&str>) -> Port {
+        let shown = match who {
+            Some(Shown::STRANGER) => Shown::of_a_stranger(),
+            Some(who) => self.tokens.get(who).cloned().unwrap_or_default(),
+            None => Shown::default(),
+        };
+        Port::new(self.channel.clone(), shown)
     }
 
     /// Asks what is no watch; `op` is resolved.
     pub(crate) async fn call(&mut self, op: &Op) -> Answer {
-        let channel = self.channel.clone();
+        match op {
+            Op::As(who, op) => {
+                // A stream shows the token that it was opened with.
+                self.keep_alive = None;
+                let answer = self.ask(self.port(Some(who)), op).await;
+                self.keep_alive = None;
+                answer
+            }
+            Op::LogIn(request) => self.log_in(request).await,
+            op => self.ask(self.port(None), op).await,
+        }
+    }
+
+    async fn log_in(&mut self, (name, password): &(&'static str, &'static str)) -> Answer {
+        let request = AuthenticateRequest { name: (*name).into(), password: (*password).into() };
+        let outcome = AuthClient::new(self.channel.clone()).authenticate(request).await;
+        if let Ok(response) = &outcome {
+            self.tokens.insert(name, Shown::token(&response.get_ref().token));
+        }
+        answer(outcome)
+    }
+
+    async fn ask(&mut self, channel: Port, op: &Op) -> Answer {
         let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
         let mut lease = LeaseClient::new(channel.clone());
         let mut cluster = ClusterClient::new(channel.clone());
@@ -91,9 +127,9 @@ impl Clients {
                 answer(kv.put(PutRequest { key: "a".into(), value, ..PutRequest::default() }).await)
             }
             Op::Grant(request) => answer(lease.lease_grant(request).await),
-            Op::GrantAny { ttl } => self.grant_any(ttl).await,
+            Op::GrantAny { ttl } => grant_any(channel, ttl).await,
             Op::Revoke(id) => answer(lease.lease_revoke(LeaseRevokeRequest { id }).await),
-            Op::KeepAlive(id) => self.keep_alive(id).await,
+            Op::KeepAlive(id) => self.keep_alive(channel, id).await,
             Op::TimeToLive(request) => answer(lease.lease_time_to_live(request).await),
             Op::Leases => answer(lease.lease_leases(LeaseLeasesRequest {}).await),
             Op::Alarm(request) => answer(maintenance.alarm(request).await),
@@ -116,6 +152,7 @@ impl Clients {
             Op::AuthDisable => answer(auth.auth_disable(AuthDisableRequest {}).await),
             Op::AuthStatus => answer(auth.auth_status(AuthStatusRequest {}).await),
             Op::Authenticate(request) => answer(auth.authenticate(request).await),
+            Op::ChangePassword(request) => answer(auth.user_change_password(request).await),
             Op::UserAdd(request) => answer(auth.user_add(request).await),
             Op::UserGet(request) => answer(auth.user_get(request).await),
             Op::UserList => answer(auth.user_list(AuthUserListRequest {}).await),
@@ -128,8 +165,8 @@ impl Clients {
             Op::RoleDelete(request) => answer(auth.role_delete(request).await),
             Op::RoleGrant(request) => answer(auth.role_grant_permission(request).await),
             Op::RoleRevoke(request) => answer(auth.role_revoke_permission(request).await),
-            Op::Lock { name, lease } => self.lock(name, lease).await,
-            Op::Campaign { name, lease } => self.campaign(name, lease).await,
+            Op::Lock { name, lease } => lock(channel, name, lease).await,
+            Op::Campaign { name, lease } => campaign(channel, name, lease).await,
             Op::Leader(name) => {
                 answer(ElectionClient::new(channel).leader(LeaderRequest { name: name.into() }).await)
             }
@@ -150,32 +187,20 @@ impl Clients {
                 let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
                 answer(grpc.unary(tonic::Request::new(RangeRequest::default()), path, codec).await)
             }
+            Op::As(..) | Op::LogIn(_) => unreachable!("unwrapped before: {op}"),
             Op::Watch { .. } | Op::Cancel { .. } | Op::Progress { .. } | Op::Nothing { .. } => {
                 unreachable!("watches have streams of their own: {op}")
             }
         }
     }
 
-    async fn grant_any(&mut self, ttl: i64) -> Answer {
-        let mut lease = LeaseClient::new(self.channel.clone());
-        let granted = match lease.lease_grant(LeaseGrantRequest { id: 0, ttl }).await {
-            Ok(response) => response.into_inner(),
-            Err(status) => return answer::<LeaseGrantResponse>(Err(status)),
-        };
-        let id = granted.id;
-        let first = answer(Ok(Response::new(LeaseGrantResponse { id: i64::from(id > 0), ..granted })));
-        let second = answer(lease.lease_revoke(LeaseRevokeRequest { id }).await);
-        first.and(&second)
-    }
-
-    async fn keep_alive(&mut self, id: i64) -> Answer {
+    async fn keep_alive(&mut self, channel: Port, id: i64) -> Answer {
         let request = LeaseKeepAliveRequest { id };
         if self.keep_alive.is_none() {
             let (requests, receiver) = tokio::sync::mpsc::channel(4);
             // The server's head of the answer comes with the first answer, so the first request must be there.
             requests.send(request).await.unwrap();
-            let opened =
-                LeaseClient::new(self.channel.clone()).lease_keep_alive(ReceiverStream::new(receiver)).await;
+            let opened = LeaseClient::new(channel).lease_keep_alive(ReceiverStream::new(receiver)).await;
             match opened {
                 Ok(response) => {
                     self.keep_alive = Some(KeepAlive { requests, responses: response.into_inner() });
@@ -201,34 +226,46 @@ impl Clients {
             }
         }
     }
+}
 
-    async fn lock(&mut self, name: &'static str, lease: i64) -> Answer {
-        let mut client = LockClient::new(self.channel.clone());
-        let locked = client.lock(LockRequest { name: name.into(), lease }).await;
-        let key = locked.as_ref().ok().map(|response| response.get_ref().key.clone());
-        let first = answer(locked);
-        let Some(key) = key else { return first };
-        first.and(&answer(client.unlock(UnlockRequest { key }).await))
-    }
+async fn grant_any(channel: Port, ttl: i64) -> Answer {
+    let mut lease = LeaseClient::new(channel);
+    let granted = match lease.lease_grant(LeaseGrantRequest { id: 0, ttl }).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return answer::<LeaseGrantResponse>(Err(status)),
+    };
+    let id = granted.id;
+    let first = answer(Ok(Response::new(LeaseGrantResponse { id: i64::from(id > 0), ..granted })));
+    let second = answer(lease.lease_revoke(LeaseRevokeRequest { id }).await);
+    first.and(&second)
+}
 
-    async fn campaign(&mut self, name: &'static str, lease: i64) -> Answer {
-        let mut client = ElectionClient::new(self.channel.clone());
-        let request = CampaignRequest { name: name.into(), lease, value: "first".into() };
-        let won = client.campaign(request).await;
-        let leader = won.as_ref().ok().and_then(|response| response.get_ref().leader.clone());
-        let mut all = answer(won);
-        let Some(leader) = leader else { return all };
-        all = all.and(&answer(client.leader(LeaderRequest { name: name.into() }).await));
-        let request = ProclaimRequest { leader: Some(leader.clone()), value: "second".into() };
-        all = all.and(&answer(client.proclaim(request).await));
-        all = all.and(&answer(client.leader(LeaderRequest { name: name.into() }).await));
-        let request = ResignRequest { leader: Some(leader.clone()) };
-        all = all.and(&answer(client.resign(request).await));
-        // The same again, which leads no more.
-        let request = ProclaimRequest { leader: Some(leader.clone()), value: "third".into() };
-        all = all.and(&answer(client.proclaim(request).await));
-        all.and(&answer(client.resign(ResignRequest { leader: Some(leader) }).await))
-    }
+async fn lock(channel: Port, name: &'static str, lease: i64) -> Answer {
+    let mut client = LockClient::new(channel);
+    let locked = client.lock(LockRequest { name: name.into(), lease }).await;
+    let key = locked.as_ref().ok().map(|response| response.get_ref().key.clone());
+    let first = answer(locked);
+    let Some(key) = key else { return first };
+    first.and(&answer(client.unlock(UnlockRequest { key }).await))
+}
+
+async fn campaign(channel: Port, name: &'static str, lease: i64) -> Answer {
+    let mut client = ElectionClient::new(channel);
+    let request = CampaignRequest { name: name.into(), lease, value: "first".into() };
+    let won = client.campaign(request).await;
+    let leader = won.as_ref().ok().and_then(|response| response.get_ref().leader.clone());
+    let mut all = answer(won);
+    let Some(leader) = leader else { return all };
+    all = all.and(&answer(client.leader(LeaderRequest { name: name.into() }).await));
+    let request = ProclaimRequest { leader: Some(leader.clone()), value: "second".into() };
+    all = all.and(&answer(client.proclaim(request).await));
+    all = all.and(&answer(client.leader(LeaderRequest { name: name.into() }).await));
+    let request = ResignRequest { leader: Some(leader.clone()) };
+    all = all.and(&answer(client.resign(request).await));
+    // The same again, which leads no more.
+    let request = ProclaimRequest { leader: Some(leader.clone()), value: "third".into() };
+    all = all.and(&answer(client.proclaim(request).await));
+    all.and(&answer(client.resign(ResignRequest { leader: Some(leader) }).await))
 }
 
 // === impl Answer ===
@@ -286,7 +323,7 @@ with_header! {
     RangeResponse PutResponse DeleteRangeResponse CompactionResponse LeaseGrantResponse LeaseRevokeResponse
     LeaseKeepAliveResponse MoveLeaderResponse DowngradeResponse MemberAddResponse MemberRemoveResponse
     MemberUpdateResponse MemberPromoteResponse AuthEnableResponse AuthDisableResponse AuthStatusResponse
-    AuthenticateResponse AuthUserAddResponse AuthUserGetResponse AuthUserListResponse AuthUserDeleteResponse
+    AuthUserAddResponse AuthUserChangePasswordResponse AuthUserGetResponse AuthUserListResponse AuthUserDeleteResponse
     AuthUserGrantRoleResponse AuthUserRevokeRoleResponse AuthRoleAddResponse AuthRoleGetResponse
     AuthRoleListResponse AuthRoleDeleteResponse AuthRoleGrantPermissionResponse
     AuthRoleRevokePermissionResponse LockResponse UnlockResponse CampaignResponse LeaderResponse
@@ -304,6 +341,24 @@ impl Normal for TxnResponse {
                 None => 0,
             };
         }
+        header(&mut self.header)
+    }
+}
+
+impl Normal for AuthenticateResponse {
+    /// Of a token, only what it looks like is compared: letters, a dot, a number.
+    fn normalise(&mut self) -> i64 {
+        let form = match self.token.split_once('.') {
+            Some((letters, number)) if number.parse::<u64>().is_ok() => {
+                format!(
+                    "{} letters, {}",
+                    letters.len(),
+                    letters.bytes().all(|byte| byte.is_ascii_alphabetic())
+                )
+            }
+            _ => "no token".to_owned(),
+        };
+        self.token = form;
         header(&mut self.header)
     }
 }

@@ -2,8 +2,9 @@
 
 use waypost_proto::etcdserverpb::request_op::Request;
 use waypost_proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, MemberUpdateRequest, PutRequest,
-    RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    AlarmRequest, AuthUserAddRequest, AuthUserGetRequest, AuthUserGrantRoleRequest, CompactionRequest,
+    DeleteRangeRequest, LeaseGrantRequest, MemberUpdateRequest, PutRequest, RangeRequest, RequestOp,
+    TxnRequest, WatchCreateRequest,
 };
 
 use crate::minimise::attempt;
@@ -92,6 +93,25 @@ fn the_urls_of_an_unknown_member_are_not_looked_at() {
         agree(&[Op::MemberUpdate(MemberUpdateRequest { id: 5, peer_urls: vec![url.into()] })]);
     }
     agree(&[Op::MemberUpdate(MemberUpdateRequest { id: 5, peer_urls: Vec::new() })]);
+}
+
+/// Makes a user `root` and turns auth on.
+fn auth_on() -> [Op; 4] {
+    let add = AuthUserAddRequest {
+        name: "root".into(),
+        password: "secret".into(),
+        ..AuthUserAddRequest::default()
+    };
+    let grant = AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
+    [Op::UserAdd(add), Op::UserGrantRole(grant), Op::AuthEnable, Op::LogIn(("root", "secret"))]
+}
+
+#[test]
+fn nobody_is_a_user_without_a_name() {
+    let get = |who, name: &str| Op::As(who, Box::new(Op::UserGet(AuthUserGetRequest { name: name.into() })));
+    let mut ops = auth_on().to_vec();
+    ops.extend([get("", ""), get("", "root"), get("root", ""), get("root", "root")]);
+    agree(&ops);
 }
 
 #[test]

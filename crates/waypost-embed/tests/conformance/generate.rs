@@ -19,7 +19,7 @@ use waypost_proto::etcdserverpb::{
 use crate::op::{COMPACTED, CURRENT, Op};
 
 /// Watch streams of a sequence.
-pub(crate) const STREAMS: usize = 2;
+const STREAMS: usize = 2;
 
 /// Go up to 1.18 sorts by plain insertion, which is stable, up to six elements (from 1.19 on up to twelve).
 const KEYS: [&[u8]; 6] = [b"\0", b"a", b"aa", b"b", b"b\0", b"\xff\xff"];
@@ -49,7 +49,10 @@ pub(crate) fn sequence(seed: u64, len: usize) -> Vec<Op> {
                 ops.push(Op::Txn(txn(&mut rng, depth)));
             }
             760..870 => ops.push(lease(&mut rng)),
-            870..940 => ops.push(watch(&mut rng)),
+            870..940 => {
+                let stream = rng.usize(..STREAMS);
+                ops.push(watch(&mut rng, stream));
+            }
             940..952 => ops.push(compact(&mut rng)),
             952..954 => alarmed(&mut rng, &mut ops),
             954..956 => ops.push(large(&mut rng)),
@@ -75,11 +78,11 @@ pub(crate) fn clean_up() -> Vec<Op> {
     ops
 }
 
-fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+pub(crate) fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.usize(..of.len())]
 }
 
-fn once_in(rng: &mut Rng, n: u32) -> bool {
+pub(crate) fn once_in(rng: &mut Rng, n: u32) -> bool {
     rng.u32(..n) == 0
 }
 
@@ -87,7 +90,7 @@ fn key(rng: &mut Rng) -> Vec<u8> {
     if once_in(rng, 60) { Vec::new() } else { pick(rng, &KEYS).to_vec() }
 }
 
-fn span(rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn span(rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
     let end = if rng.bool() { Vec::new() } else { pick(rng, &ENDS).to_vec() };
     (key(rng), end)
 }
@@ -96,7 +99,7 @@ fn value(rng: &mut Rng) -> Vec<u8> {
     pick(rng, &VALUES).to_vec()
 }
 
-fn lease_id(rng: &mut Rng) -> i64 {
+pub(crate) fn lease_id(rng: &mut Rng) -> i64 {
     if once_in(rng, 30) { NO_LEASE } else { pick(rng, &LEASES) }
 }
 
@@ -118,7 +121,7 @@ fn bound(rng: &mut Rng) -> i64 {
     if once_in(rng, 8) { revision(rng) } else { 0 }
 }
 
-fn put(rng: &mut Rng) -> PutRequest {
+pub(crate) fn put(rng: &mut Rng) -> PutRequest {
     let (ignore_value, ignore_lease) = (once_in(rng, 8), once_in(rng, 8));
     // Along with its flag only now and then: that is refused.
     let value = if ignore_value && !once_in(rng, 6) { Vec::new() } else { value(rng) };
@@ -133,7 +136,7 @@ fn put(rng: &mut Rng) -> PutRequest {
     }
 }
 
-fn range(rng: &mut Rng) -> RangeRequest {
+pub(crate) fn range(rng: &mut Rng) -> RangeRequest {
     let (key, range_end) = span(rng);
     RangeRequest {
         key: key.into(),
@@ -152,12 +155,12 @@ fn range(rng: &mut Rng) -> RangeRequest {
     }
 }
 
-fn delete(rng: &mut Rng) -> DeleteRangeRequest {
+pub(crate) fn delete(rng: &mut Rng) -> DeleteRangeRequest {
     let (key, range_end) = span(rng);
     DeleteRangeRequest { key: key.into(), range_end: range_end.into(), prev_kv: rng.bool() }
 }
 
-fn txn(rng: &mut Rng, depth: u32) -> TxnRequest {
+pub(crate) fn txn(rng: &mut Rng, depth: u32) -> TxnRequest {
     let mut request = TxnRequest {
         compare: (0..rng.usize(..3)).map(|_| compare(rng)).collect(),
         success: operations(rng, depth),
@@ -224,7 +227,7 @@ fn compare(rng: &mut Rng) -> Compare {
     }
 }
 
-fn lease(rng: &mut Rng) -> Op {
+pub(crate) fn lease(rng: &mut Rng) -> Op {
     match rng.u32(..100) {
         0..35 => Op::Grant(LeaseGrantRequest { id: pick(rng, &LEASES), ttl: pick(rng, &TTLS) }),
         35..38 => Op::GrantAny { ttl: pick(rng, &TTLS) },
@@ -235,8 +238,7 @@ fn lease(rng: &mut Rng) -> Op {
     }
 }
 
-fn watch(rng: &mut Rng) -> Op {
-    let stream = rng.usize(..STREAMS);
+pub(crate) fn watch(rng: &mut Rng, stream: usize) -> Op {
     match rng.u32(..100) {
         0..60 => {
             let (mut key, mut range_end) = span(rng);
@@ -262,7 +264,7 @@ fn watch(rng: &mut Rng) -> Op {
     }
 }
 
-fn compact(rng: &mut Rng) -> Op {
+pub(crate) fn compact(rng: &mut Rng) -> Op {
     let revision = match rng.u32(..10) {
         0..6 => CURRENT - rng.i64(0..12),
         6 => CURRENT,
@@ -329,7 +331,7 @@ fn users(rng: &mut Rng) -> Op {
 }
 
 /// Locks and elections.
-fn contended(rng: &mut Rng) -> Op {
+pub(crate) fn contended(rng: &mut Rng) -> Op {
     let name = pick(rng, &LOCKS);
     match rng.u32(..6) {
         0 => Op::Lock { name, lease: lease_id(rng) },

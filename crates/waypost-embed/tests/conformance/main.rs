@@ -17,11 +17,14 @@
 mod call;
 mod found;
 mod generate;
+mod identity;
 mod minimise;
 mod op;
+mod rights;
 mod server;
 mod session;
 mod stream;
+mod users;
 mod versions;
 
 use std::fmt::Write as _;
@@ -38,15 +41,21 @@ const LENGTH: usize = 250;
 const PAIRS: usize = 4;
 
 /// Operations in a run, unless the environment says otherwise.
-const OPERATIONS: usize = 50_000;
+const OPERATIONS: usize = 42_000;
+
+/// The same, of those by users with and without rights.
+const OPERATIONS_OF_USERS: usize = 8_000;
 
 /// Two minutes on two cores that are shared with the other tests; more where more is asked for.
 const LIMIT: Duration = Duration::from_secs(900);
 
+/// Makes a sequence of about so many operations from a seed.
+type Generate = fn(u64, usize) -> Vec<op::Op>;
+
 const SEED: u64 = 20_261_120;
 
 /// Drives one pair of servers with one sequence after the other; gives what was asked.
-async fn drive(kinds: [Kind; 2], seed: u64, operations: usize) -> usize {
+async fn drive(kinds: [Kind; 2], generate: Generate, seed: u64, operations: usize) -> usize {
     let mut session = Session::start(kinds).await;
     let mut done = Vec::new();
     for number in 0.. {
@@ -54,7 +63,7 @@ async fn drive(kinds: [Kind; 2], seed: u64, operations: usize) -> usize {
             break;
         }
         let seed = seed + number;
-        let ops = generate::sequence(seed, LENGTH);
+        let ops = generate(seed, LENGTH);
         if let Err((position, difference)) = session.run(&ops).await {
             let ops = &ops[..=position];
             done.extend_from_slice(ops);
@@ -87,10 +96,10 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Drives [`PAIRS`] pairs of servers.
-async fn compare(kinds: [Kind; 2], operations: usize) -> usize {
+async fn compare(kinds: [Kind; 2], generate: Generate, operations: usize) -> usize {
     let seed = number("WAYPOST_CONFORMANCE_SEED").unwrap_or(SEED);
     let each = operations.div_ceil(PAIRS);
-    let pairs = (0..PAIRS as u64).map(|pair| drive(kinds, seed + pair * 1_000_000, each));
+    let pairs = (0..PAIRS as u64).map(|pair| drive(kinds, generate, seed + pair * 1_000_000, each));
     join_all(pairs).await.into_iter().sum()
 }
 
@@ -99,7 +108,17 @@ fn the_embedded_server_agrees_with_etcd() {
     let operations = number("WAYPOST_CONFORMANCE_OPERATIONS")
         .map_or(OPERATIONS, |number| usize::try_from(number).unwrap());
     waypost_testkit::run_within(LIMIT, async move {
-        let asked = compare([Kind::Embedded, Kind::Etcd35], operations).await;
+        let asked = compare([Kind::Embedded, Kind::Etcd35], generate::sequence, operations).await;
+        assert!(asked >= operations, "asked {asked}");
+    });
+}
+
+#[test]
+fn the_embedded_server_agrees_with_etcd_on_what_users_may_do() {
+    let operations = number("WAYPOST_CONFORMANCE_OPERATIONS")
+        .map_or(OPERATIONS_OF_USERS, |number| usize::try_from(number).unwrap());
+    waypost_testkit::run_within(LIMIT, async move {
+        let asked = compare([Kind::Embedded, Kind::Etcd35], users::sequence, operations).await;
         assert!(asked >= operations, "asked {asked}");
     });
 }
@@ -107,7 +126,7 @@ fn the_embedded_server_agrees_with_etcd() {
 #[test]
 fn etcd_agrees_with_itself() {
     waypost_testkit::run(async {
-        let asked = compare([Kind::Etcd35, Kind::Etcd35], 4000).await;
+        let asked = compare([Kind::Etcd35, Kind::Etcd35], generate::sequence, 4000).await;
         assert!(asked >= 4000, "asked {asked}");
     });
 }

@@ -10,10 +10,10 @@ use waypost_proto::etcdserverpb::request_op::Request;
 use waypost_proto::etcdserverpb::{
     AlarmRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest,
     AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
-    AuthUserDeleteRequest, AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserRevokeRoleRequest,
-    AuthenticateRequest, CompactionRequest, DeleteRangeRequest, DowngradeRequest, LeaseGrantRequest,
-    LeaseTimeToLiveRequest, MemberAddRequest, MemberUpdateRequest, PutRequest, RangeRequest, TxnRequest,
-    WatchCreateRequest,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest, AuthUserGrantRoleRequest,
+    AuthUserRevokeRoleRequest, AuthenticateRequest, CompactionRequest, DeleteRangeRequest, DowngradeRequest,
+    LeaseGrantRequest, LeaseTimeToLiveRequest, MemberAddRequest, MemberUpdateRequest, PutRequest,
+    RangeRequest, TxnRequest, WatchCreateRequest,
 };
 
 /// A revision field of `CURRENT + n` means the current revision plus n, for small n of either sign.
@@ -73,6 +73,11 @@ pub(crate) enum Op {
     AuthDisable,
     AuthStatus,
     Authenticate(AuthenticateRequest),
+    /// Asks as a user who has logged in, [`Shown::STRANGER`](crate::identity::Shown::STRANGER), or nobody.
+    As(&'static str, Box<Op>),
+    /// Logs a user in, with this password; from then on it has the token.
+    LogIn((&'static str, &'static str)),
+    ChangePassword(AuthUserChangePasswordRequest),
     UserAdd(AuthUserAddRequest),
     UserGet(AuthUserGetRequest),
     UserList,
@@ -114,10 +119,19 @@ pub(crate) struct Origin {
 // === impl Op ===
 
 impl Op {
+    /// Who asks, if it is said, and what.
+    pub(crate) fn asked(&self) -> (Option<&'static str>, &Self) {
+        match self {
+            Self::As(who, op) => (Some(who), op),
+            op => (None, op),
+        }
+    }
+
     /// The operation with absolute revisions.
     pub(crate) fn resolve(&self, origin: Origin) -> Self {
         let mut op = self.clone();
         match &mut op {
+            Self::As(_, op) => **op = op.resolve(origin),
             Self::Range(request) => origin.range(request),
             Self::Txn(request) => origin.txn(request),
             Self::Compact(request) => origin.set(&mut request.revision),

@@ -29,7 +29,8 @@ impl Running {
             Kind::Etcd34 => Self::Etcd(Box::new(Etcd::builder(EtcdVersion::V3_4).start().await)),
             Kind::Etcd35 => {
                 // Nothing here asks what a crash leaves.
-                let builder = Etcd::builder(EtcdVersion::V3_5).arg("--unsafe-no-fsync");
+                let builder =
+                    Etcd::builder(EtcdVersion::V3_5).arg("--unsafe-no-fsync").arg("--bcrypt-cost=4");
                 Self::Etcd(Box::new(builder.start().await))
             }
             Kind::Embedded => {

@@ -13,10 +13,10 @@ use waypost_proto::mvccpb::Event;
 use waypost_proto::mvccpb::event::EventType;
 
 use crate::call::Clients;
-use crate::generate::STREAMS;
 use crate::op::{Op, Origin};
 use crate::server::{Kind, Running};
 use crate::stream::{PATIENCE, Stream, at};
+use crate::users::STREAMS;
 use crate::versions;
 
 /// Two servers at the same revision.
@@ -34,6 +34,10 @@ pub(crate) struct Session {
     /// Operations that were not asked since versions differ there.
     pub(crate) skipped: BTreeMap<&'static str, usize>,
     pub(crate) asked: usize,
+    /// Whether auth is on.
+    pub(crate) auth: bool,
+    /// Who has a token, be it good or not.
+    pub(crate) logged_in: BTreeSet<&'static str>,
 }
 
 struct Side {
@@ -78,6 +82,8 @@ impl Session {
             ended: BTreeSet::new(),
             skipped: BTreeMap::new(),
             asked: 0,
+            auth: false,
+            logged_in: BTreeSet::new(),
         }
     }
 
@@ -114,8 +120,10 @@ impl Session {
     }
 
     async fn step(&mut self, op: &Op) -> Result<(), Difference> {
-        let mut op = op.resolve(Origin { current: self.current, compacted: self.compacted });
-        if let Op::Watch { create, .. } = &mut op
+        let op = op.resolve(Origin { current: self.current, compacted: self.compacted });
+        let (who, asked) = op.asked();
+        let mut asked = asked.clone();
+        if let Op::Watch { create, .. } = &mut asked
             && !self.physical
             && create.start_revision == self.compacted
         {
@@ -127,12 +135,12 @@ impl Session {
             return Ok(());
         }
         self.asked += 1;
-        match op {
-            Op::Watch { stream, create } => self.create(stream, create).await,
-            Op::Cancel { stream, id } => self.cancel(stream, id).await,
-            Op::Progress { stream } => self.progress(stream).await,
+        match asked {
+            Op::Watch { stream, create } => self.create(stream, who, create).await,
+            Op::Cancel { stream, id } => self.cancel(stream, who, id).await,
+            Op::Progress { stream } => self.progress(stream, who).await,
             Op::Nothing { stream } => {
-                self.open(stream).await?;
+                self.open(stream, who).await?;
                 self.send(stream, None).await;
                 Ok(())
             }
@@ -141,7 +149,7 @@ impl Session {
     }
 
     async fn call(&mut self, op: &Op) -> Result<(), Difference> {
-        if matches!(op, Op::Compact(_) | Op::Alarm(_)) {
+        if matches!(op.asked().1, Op::Compact(_) | Op::Alarm(_) | Op::AuthDisable) {
             // Afterwards, what a watch still has to read may be gone, or nothing can be written.
             self.settle().await?;
         }
@@ -158,13 +166,19 @@ impl Session {
             return Err(Difference(format!("no answer in time: {op}")));
         };
         if a != b {
-            return Err(self.difference("answers", &a, &b));
+            return Err(self.difference(&format!("answers to {op}"), &a, &b));
         }
-        if let Op::Compact(request) = op
-            && a.done
-        {
-            self.compacted = request.revision;
-            self.physical = request.physical;
+        match op.asked().1 {
+            Op::Compact(request) if a.done => {
+                self.compacted = request.revision;
+                self.physical = request.physical;
+            }
+            Op::AuthEnable if a.done => self.auth = true,
+            Op::AuthDisable if a.done => self.auth = false,
+            Op::LogIn((name, _)) if a.done => {
+                self.logged_in.insert(name);
+            }
+            _ => {}
         }
         if a.revision > self.current {
             self.current = a.revision;
@@ -185,10 +199,10 @@ impl Session {
         Ok(())
     }
 
-    async fn open(&mut self, stream: usize) -> Result<(), Difference> {
+    async fn open(&mut self, stream: usize, who: Option<&str>) -> Result<(), Difference> {
         for side in &mut self.sides {
             if side.streams[stream].is_none() {
-                let opened = Stream::open_empty(&side.clients).await;
+                let opened = Stream::open_empty(&side.clients, who).await;
                 side.streams[stream] =
                     Some(opened.map_err(|error| Difference(format!("{:?}: {error}", side.kind)))?);
             }
@@ -217,14 +231,26 @@ impl Session {
         a.map_err(Difference)
     }
 
-    async fn create(&mut self, stream: usize, create: WatchCreateRequest) -> Result<(), Difference> {
-        self.open(stream).await?;
+    async fn create(
+        &mut self,
+        stream: usize,
+        who: Option<&str>,
+        create: WatchCreateRequest,
+    ) -> Result<(), Difference> {
+        self.open(stream, who).await?;
+        if self.auth {
+            // A watch that etcd 3.5.1 does not permit deafens the one of the same id.
+            self.settle_one(stream, create.watch_id).await?;
+        }
         self.send(stream, Some(RequestUnion::CreateRequest(create.clone()))).await;
         let created = self.control(stream).await?;
         if !created.created {
             return Err(Difference(format!("not the answer to a creation: {created:?}")));
         }
         if created.canceled {
+            if self.auth && self.watches.remove(&(stream, create.watch_id)).is_some() {
+                self.ended.insert((stream, create.watch_id));
+            }
             return Ok(());
         }
         let from = create.start_revision;
@@ -249,8 +275,8 @@ impl Session {
         Ok(())
     }
 
-    async fn cancel(&mut self, stream: usize, id: i64) -> Result<(), Difference> {
-        self.open(stream).await?;
+    async fn cancel(&mut self, stream: usize, who: Option<&str>, id: i64) -> Result<(), Difference> {
+        self.open(stream, who).await?;
         // A watch that is behind would never tell the rest.
         self.settle_one(stream, id).await?;
         self.send(stream, Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id }))).await;
@@ -264,8 +290,8 @@ impl Session {
         Ok(())
     }
 
-    async fn progress(&mut self, stream: usize) -> Result<(), Difference> {
-        self.open(stream).await?;
+    async fn progress(&mut self, stream: usize, who: Option<&str>) -> Result<(), Difference> {
+        self.open(stream, who).await?;
         self.settle().await?;
         self.send(stream, Some(RequestUnion::ProgressRequest(WatchProgressRequest {}))).await;
         let progress = self.control(stream).await?;
@@ -325,8 +351,12 @@ impl Session {
         }
         let key = watched.first_key();
         let put = PutRequest { key: key.clone(), value: "caught up".into(), ..PutRequest::default() };
-        self.call_now(&Op::Put(put)).await?;
-        self.call_now(&Op::Delete(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })).await
+        let delete = DeleteRangeRequest { key, ..DeleteRangeRequest::default() };
+        for op in [Op::Put(put), Op::Delete(delete)] {
+            let op = if self.auth { Op::As("root", Box::new(op)) } else { op };
+            self.call_now(&op).await?;
+        }
+        Ok(())
     }
 
     fn difference(&self, what: &str, a: &dyn fmt::Display, b: &dyn fmt::Display) -> Difference {
@@ -395,7 +425,7 @@ impl Side {
             prev_kv: true,
             ..WatchCreateRequest::default()
         };
-        let mut all = Stream::open(&clients, create).await.unwrap();
+        let mut all = Stream::open(&clients, None, create).await.unwrap();
         let created = all.control().await.unwrap();
         assert!(created.created && !created.canceled && created.watch_id == 0, "{created:?}");
         Self { kind, clients, all, streams: (0..STREAMS).map(|_| None).collect(), _server: server }

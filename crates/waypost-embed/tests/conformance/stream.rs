@@ -15,6 +15,14 @@ use crate::call::{Clients, header};
 /// What an answer may take; only a server that never answers takes as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Why a watch is not permitted.
+const FORBIDDEN: [&str; 4] = [
+    "etcdserver: permission denied",
+    "etcdserver: invalid auth token",
+    "etcdserver: user name is empty",
+    "etcdserver: revision of auth store is old",
+];
+
 /// A stream and what came over it that was not looked at yet.
 pub(crate) struct Stream {
     requests: mpsc::Sender<WatchRequest>,
@@ -33,12 +41,16 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Opens a stream with one watch; its answer is the first of the controls.
-    pub(crate) async fn open(clients: &Clients, create: WatchCreateRequest) -> Result<Self, String> {
+    pub(crate) async fn open(
+        clients: &Clients,
+        who: Option<&str>,
+        create: WatchCreateRequest,
+    ) -> Result<Self, String> {
         let (requests, receiver) = mpsc::channel(16);
         // The head of the answer comes with the first answer, so the first request must be there.
         requests.send(request(RequestUnion::CreateRequest(create))).await.map_err(|_| "closed")?;
         let opened =
-            tokio::time::timeout(PATIENCE, clients.watch().watch(ReceiverStream::new(receiver))).await;
+            tokio::time::timeout(PATIENCE, clients.watch(who).watch(ReceiverStream::new(receiver))).await;
         let responses = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(format!("no stream: {status}")),
@@ -55,10 +67,13 @@ impl Stream {
     }
 
     /// Opens a stream without a watch.
-    pub(crate) async fn open_empty(clients: &Clients) -> Result<Self, String> {
+    pub(crate) async fn open_empty(clients: &Clients, who: Option<&str>) -> Result<Self, String> {
         let create = WatchCreateRequest { key: "none".into(), watch_id: 1000, ..Default::default() };
-        let mut stream = Self::open(clients, create).await?;
-        stream.control().await?;
+        let mut stream = Self::open(clients, who, create).await?;
+        if stream.control().await?.canceled {
+            // Not permitted, and so not there.
+            return Ok(stream);
+        }
         stream.send(Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 1000 }))).await;
         stream.control().await?;
         Ok(stream)
@@ -69,10 +84,16 @@ impl Stream {
         let _ended = self.requests.send(WatchRequest { request_union: union }).await;
     }
 
-    /// The next answer without events, header normalised.
+    /// The next answer without events, header normalised. Why someone may not watch is told in other words, and under
+    /// another id, by each version of etcd.
     pub(crate) async fn control(&mut self) -> Result<WatchResponse, String> {
         loop {
-            if let Some(response) = self.controls.pop_front() {
+            if let Some(mut response) = self.controls.pop_front() {
+                let why = &response.cancel_reason;
+                if response.created && FORBIDDEN.iter().any(|reason| why.ends_with(reason)) {
+                    response.watch_id = -1;
+                    "forbidden".clone_into(&mut response.cancel_reason);
+                }
                 return Ok(response);
             }
             self.read().await?;

@@ -3,6 +3,7 @@
 //! An operation of these lists is not asked, and so not compared at all. Everything else has to be the same.
 
 use crate::op::Op;
+use crate::rights;
 use crate::server::Kind;
 use crate::session::Session;
 use waypost_proto::etcdserverpb::range_request::{SortOrder, SortTarget};
@@ -79,8 +80,9 @@ const VERSIONS: &[Version] = &[
 
 /// Why this operation is not asked of these two, if it is not.
 pub(crate) fn differ(kinds: [Kind; 2], op: &Op, session: &Session) -> Option<&'static str> {
-    let version = VERSIONS.iter().find(|version| (version.between)(kinds) && (version.concerns)(op, session));
-    version.map(|version| version.reason)
+    let version =
+        VERSIONS.iter().find(|version| (version.between)(kinds) && (version.concerns)(op.asked().1, session));
+    version.map(|version| version.reason).or_else(|| rights::differ(kinds, op, session))
 }
 
 fn unsortable(range: &RangeRequest) -> bool {

@@ -9,7 +9,6 @@
 
 mod clients;
 mod ctl;
-mod durability;
 mod ends;
 mod limits;
 mod listen;
