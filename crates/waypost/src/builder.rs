@@ -16,6 +16,7 @@ pub struct Builder {
     layout: Option<String>,
     also_read: Option<String>,
     prefix: Option<String>,
+    follow_configs: bool,
     client: Vec<Box<dyn FnOnce(ClientOptions) -> ClientOptions + Send>>,
     registry: Vec<Box<dyn FnOnce(RegistryOptions) -> RegistryOptions + Send>>,
     discovery: Vec<Box<dyn FnOnce(DiscoveryOptions) -> DiscoveryOptions + Send>>,
@@ -64,6 +65,17 @@ impl Builder {
         self
     }
 
+    /// Channels take what etcd has under [`SERVICE_CONFIG_PREFIX`](crate::SERVICE_CONFIG_PREFIX) and the name of their service for
+    /// the [service config](waypost_channel::ServiceConfig), and follow it as it changes. Default: they do not, which costs no watch
+    /// and needs no right to read there.
+    ///
+    /// Calls do not wait for it, and a value that is no service config changes nothing: see
+    /// [`service_config_updates`](waypost_channel::ChannelBuilder::service_config_updates).
+    pub fn follow_service_configs(mut self) -> Self {
+        self.follow_configs = true;
+        self
+    }
+
     /// Changes options of the client to etcd: timeouts, keepalive, limits.
     pub fn client(mut self, change: impl FnOnce(ClientOptions) -> ClientOptions + Send + 'static) -> Self {
         self.client.push(Box::new(change));
@@ -109,7 +121,8 @@ impl Builder {
             self.registry.into_iter().fold(RegistryOptions::new(written), |options, change| change(options));
         let discovery =
             self.discovery.into_iter().fold(DiscoveryOptions::new(read), |options, change| change(options));
-        Ok(Waypost::new(Client::new(client)?, registry, discovery))
+        let waypost = Waypost::new(Client::new(client)?, registry, discovery);
+        Ok(if self.follow_configs { waypost.follow_service_configs() } else { waypost })
     }
 }
 
@@ -120,6 +133,7 @@ impl std::fmt::Debug for Builder {
             .field("layout", &self.layout)
             .field("also_read", &self.also_read)
             .field("prefix", &self.prefix)
+            .field("follow_configs", &self.follow_configs)
             .finish_non_exhaustive()
     }
 }

@@ -65,6 +65,13 @@
 //! # }
 //! ```
 //!
+//! # How a service is called, said in one place
+//!
+//! Policy, timeouts, retries and hedging can be said by whoever runs a service rather than by each of its clients, in the JSON of
+//! gRPC's [service config](channel::ServiceConfig): in code, by [`ChannelBuilder::service_config`](channel::ChannelBuilder::service_config),
+//! or in etcd, under [`SERVICE_CONFIG_PREFIX`] and the name of the service, which
+//! [`follow_service_configs`](Builder::follow_service_configs) watches: a change reaches every client at once.
+//!
 //! # What holds when things go wrong
 //!
 //! - etcd away: servers go on serving and registered ones go on being called. The last set that was read stays in use;
@@ -98,6 +105,7 @@
 mod builder;
 mod error;
 mod serve;
+mod service_config;
 mod signals;
 mod waypost;
 
@@ -111,6 +119,7 @@ pub use waypost_registry as registry;
 pub use crate::builder::Builder;
 pub use crate::error::{Error, ServeError};
 pub use crate::serve::{GrpcService, Serve, Serving};
+pub use crate::service_config::SERVICE_CONFIG_PREFIX;
 pub use crate::waypost::Waypost;
 
 #[cfg(doc)]

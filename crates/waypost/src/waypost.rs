@@ -12,6 +12,7 @@ use waypost_registry::{Registration, Registry, RegistryOptions};
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::serve::{GrpcService, Serve};
+use crate::service_config;
 
 /// Everything about one etcd in one place: registers, discovers, serves and calls. Cheap to clone; clones share their
 /// connections, leases and watches.
@@ -32,6 +33,7 @@ use crate::serve::{GrpcService, Serve};
 #[derive(Clone, Debug)]
 pub struct Waypost {
     shared: Arc<Shared>,
+    follow_configs: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl Waypost {
     /// Made of its parts, which are otherwise made by [`builder`](Self::builder).
     pub fn new(client: Client, registry: RegistryOptions, discovery: DiscoveryOptions) -> Self {
         Self {
+            follow_configs: false,
             shared: Arc::new(Shared {
                 registry: Registry::new(client.clone(), registry.clone()),
                 registry_options: registry,
@@ -71,6 +74,12 @@ impl Waypost {
                 client,
             }),
         }
+    }
+
+    /// With channels that follow the service configs in etcd, as [`Builder::follow_service_configs`] says.
+    pub fn follow_service_configs(mut self) -> Self {
+        self.follow_configs = true;
+        self
     }
 
     /// The client to etcd.
@@ -128,7 +137,12 @@ impl Waypost {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn channel_builder(&self, service: impl AsRef<str>) -> Result<ChannelBuilder, Error> {
-        Ok(Channel::builder(self.discover(service)?))
+        let service = service_name(service)?;
+        let builder = Channel::builder(self.shared.discovery.service(service.clone()));
+        if !self.follow_configs {
+            return Ok(builder);
+        }
+        Ok(builder.service_config_updates(service_config::follow(self.shared.client.clone(), &service)))
     }
 
     /// A gRPC server that is registered as an instance of `service` while it runs; awaiting it runs it.
