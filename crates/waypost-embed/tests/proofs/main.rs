@@ -8,6 +8,8 @@
 )]
 
 mod crash;
+mod linear;
 mod node;
 mod promises;
+mod register;
 mod work;
