@@ -61,6 +61,8 @@ pub struct OutlierDetector {
     settings: OutlierSettings,
     /// In the order in which they were given.
     members: Vec<Member>,
+    /// Of those, the ones that are ejected.
+    ejected: usize,
     next_sweep: Instant,
     panic: bool,
 }
@@ -117,7 +119,7 @@ impl OutlierDetector {
     /// Without endpoints. The first interval begins at `now`.
     pub fn new(settings: OutlierSettings, now: Instant) -> Self {
         let next_sweep = now + settings.interval();
-        Self { settings, members: Vec::new(), next_sweep, panic: false }
+        Self { settings, members: Vec::new(), ejected: 0, next_sweep, panic: false }
     }
 
     /// The endpoints that there are now: all of the fleet, with a connection or without, so that one which reconnects
@@ -137,9 +139,43 @@ impl OutlierDetector {
         // Whoever left is no longer ours to take back: should it return, it is to find its gate open.
         for member in known.into_values().filter(|member| member.ejected_until().is_some()) {
             member.state.readmit();
+            self.ejected -= 1;
         }
         let mut events = Vec::new();
         self.readmit_due(now, &mut events);
+        self.weigh_panic(&mut events);
+        events
+    }
+
+    /// One endpoint more, as by [`set_endpoints`](Self::set_endpoints) with all. It must not be there already.
+    pub fn insert(&mut self, endpoint: &Arc<EndpointState>) {
+        self.members.push(Member::new(endpoint));
+    }
+
+    /// One endpoint less. It is no longer ejected. Takes time in the number of endpoints, but looks at no endpoint itself.
+    pub fn remove(&mut self, endpoint: &Arc<EndpointState>) {
+        if let Some(at) = self.members.iter().position(|member| Arc::ptr_eq(&member.state, endpoint)) {
+            let member = self.members.swap_remove(at);
+            if member.ejected_until().is_some() {
+                member.state.readmit();
+                self.ejected -= 1;
+            }
+        }
+    }
+
+    /// Other settings from now on. Who is ejected stays so for its time.
+    pub fn set_settings(&mut self, settings: OutlierSettings, now: Instant) {
+        self.next_sweep = self.next_sweep.min(now + settings.interval());
+        self.settings = settings;
+    }
+
+    /// Ends all ejections, and a panic with them.
+    pub fn readmit_all(&mut self) -> Vec<OutlierEvent> {
+        let mut events = Vec::new();
+        for member in self.members.iter_mut().filter(|member| member.ejected_until().is_some()) {
+            readmit(member, &mut events);
+        }
+        self.ejected = 0;
         self.weigh_panic(&mut events);
         events
     }
@@ -176,7 +212,10 @@ impl OutlierDetector {
 
     /// When [`tick`](Self::tick) is due: the end of the interval, or of an ejection before that.
     pub fn next_wake(&self) -> Instant {
-        self.members.iter().filter_map(Member::ejected_until).fold(self.next_sweep, Instant::min)
+        match self.ejected {
+            0 => self.next_sweep,
+            _ => self.members.iter().filter_map(Member::ejected_until).fold(self.next_sweep, Instant::min),
+        }
     }
 
     /// Whether ejections are suspended, for too few endpoints are left without those that are ejected.
@@ -186,7 +225,7 @@ impl OutlierDetector {
 
     /// How many endpoints are ejected, in a panic too.
     pub fn ejected(&self) -> usize {
-        self.members.iter().filter(|member| member.ejected_until().is_some()).count()
+        self.ejected
     }
 
     fn eject_for_failures_in_a_row(&mut self, at: usize, now: Instant, events: &mut Vec<OutlierEvent>) {
@@ -227,7 +266,7 @@ impl OutlierDetector {
 
     /// Ejects, unless it is ejected already or the cap is reached.
     fn eject(&mut self, at: usize, cause: EjectionCause, now: Instant, events: &mut Vec<OutlierEvent>) {
-        let (ejected, total) = (self.ejected(), self.members.len());
+        let (ejected, total) = (self.ejected, self.members.len());
         let most = usize::from(self.settings.max_ejection_percent);
         // Below the cap before rather than after: one may always be ejected, unless the cap is 0.
         if self.members[at].ejected_until().is_some() || ejected * 100 >= total * most {
@@ -235,6 +274,7 @@ impl OutlierDetector {
         }
         let member = &mut self.members[at];
         let duration = member.eject(&self.settings, now);
+        self.ejected += 1;
         if !self.panic {
             member.state.eject();
         }
@@ -242,12 +282,13 @@ impl OutlierDetector {
     }
 
     fn readmit_due(&mut self, now: Instant, events: &mut Vec<OutlierEvent>) {
-        for member in &mut self.members {
-            if member.ejected_until().is_some_and(|until| until <= now) {
-                member.readmit();
-                member.state.readmit();
-                events.push(OutlierEvent::Readmitted { endpoint: Arc::clone(&member.state) });
-            }
+        if self.ejected == 0 {
+            return;
+        }
+        let due = |member: &Member| member.ejected_until().is_some_and(|until| until <= now);
+        for member in self.members.iter_mut().filter(|member| due(member)) {
+            readmit(member, events);
+            self.ejected -= 1;
         }
     }
 
@@ -255,13 +296,11 @@ impl OutlierDetector {
     fn weigh_panic(&mut self, events: &mut Vec<OutlierEvent>) {
         let total = self.members.len();
         let ejected = || self.members.iter().filter(|member| member.ejected_until().is_some());
-        let available = self
-            .members
-            .iter()
-            .filter(|member| member.ejected_until().is_none() && member.state.gate() != Gate::Closed)
-            .count();
-        let panic =
-            ejected().count() > 0 && available * 100 < total * usize::from(self.settings.panic_threshold);
+        let in_use =
+            |member: &&Member| member.ejected_until().is_none() && member.state.gate() != Gate::Closed;
+        // Not counted without need: it looks at every endpoint.
+        let available = if self.ejected == 0 { total } else { self.members.iter().filter(in_use).count() };
+        let panic = self.ejected > 0 && available * 100 < total * usize::from(self.settings.panic_threshold);
         match (self.panic, panic) {
             (false, true) => {
                 for member in ejected() {
@@ -289,5 +328,25 @@ impl fmt::Debug for OutlierDetector {
             .field("panic", &self.panic)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+fn readmit(member: &mut Member, events: &mut Vec<OutlierEvent>) {
+    member.readmit();
+    member.state.readmit();
+    events.push(OutlierEvent::Readmitted { endpoint: Arc::clone(&member.state) });
+}
+
+// === impl EjectionCause ===
+
+impl fmt::Display for EjectionCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConsecutiveFailures(count) => write!(f, "{count} failures in a row"),
+            Self::SuccessRate { rate, threshold } => {
+                write!(f, "a success rate of {:.1} % below {:.1} %", 100.0 * rate, 100.0 * threshold)
+            }
+            Self::FailurePercentage(percentage) => write!(f, "{percentage:.1} % of its calls failed"),
+        }
     }
 }

@@ -55,14 +55,17 @@ impl Subset {
         self.size
     }
 
+    /// Where an endpoint stands in the client's order: the [`size`](Self::size) lowest are chosen. For whoever keeps the order
+    /// as endpoints come and go, rather than working it out anew each time.
+    pub fn rank(&self, endpoint: &Endpoint) -> u64 {
+        mix(self.client, hash_key(endpoint.authority().as_bytes()))
+    }
+
     /// The chosen ones: indices into `fleet`, rising. All, if there are no more than [`size`](Self::size). Takes time
     /// in the size of the fleet.
     pub fn choose<'a>(&self, fleet: impl IntoIterator<Item = &'a Endpoint>) -> Vec<usize> {
-        let mut order: Vec<(u64, usize)> = fleet
-            .into_iter()
-            .enumerate()
-            .map(|(index, endpoint)| (mix(self.client, hash_key(endpoint.authority().as_bytes())), index))
-            .collect();
+        let mut order: Vec<(u64, usize)> =
+            fleet.into_iter().enumerate().map(|(index, endpoint)| (self.rank(endpoint), index)).collect();
         if order.len() > self.size.get() {
             order.select_nth_unstable(self.size.get() - 1);
             order.truncate(self.size.get());

@@ -77,13 +77,19 @@ impl Call<'_> {
     }
 
     /// Looks at a response as far as is needed to know whether it is one to try again after.
-    async fn receive(&self, response: Response<Incoming>, attempt: UnderWay, info: EndpointInfo) -> Ended {
+    async fn receive(
+        &self,
+        response: Response<Incoming>,
+        mut attempt: UnderWay,
+        info: EndpointInfo,
+    ) -> Ended {
         let (mut parts, body) = response.into_parts();
         parts.extensions.insert(info);
         if let Some(code) = code_of_headers(parts.status, &parts.headers) {
             attempt.ended(code);
             return Ended::Answered(Box::new(Answer::in_headers(parts, code, body)));
         }
+        attempt.answered();
         if !self.held_back {
             return Ended::Answered(Box::new(Answer::begun(parts, VecDeque::new(), body, attempt)));
         }

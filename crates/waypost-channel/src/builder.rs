@@ -4,24 +4,27 @@ use crate::backoff::Backoff;
 use crate::channel::{Channel, Inner};
 use crate::connector::{Connector, TcpConnector};
 use crate::dial::Dial;
-use crate::driver::{Driver, now};
+use crate::driver::{Driver, Inbox, now};
 use crate::fleet::{self, Fleet, Outlook};
 use crate::http2::Http2Dialer;
 use crate::metrics::{ChannelMetrics, Counters};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::pool::{Board, Pool};
+use crate::publisher::Publisher;
 use crate::service_config::ServiceConfig;
 use crate::settings::{Keepalive, RetryPolicy, Settings, Tuning};
 use crate::shared::Shared;
 use crate::steering::{Documents, Steering};
 use crate::table::{Pace, Table};
+use crate::wards::Wards;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::{Stream, StreamExt};
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use waypost_balance::OutlierSettings;
 use waypost_discovery::Subscription;
@@ -80,6 +83,49 @@ impl ChannelBuilder {
     /// effect under the policies that hash.
     pub fn slow_start(mut self, window: impl Into<Option<Duration>>) -> Self {
         self.settings.front.slow_start = window.into();
+        self
+    }
+
+    /// Connects to so many endpoints rather than to all: for fleets so large that connections from every client to every server
+    /// are a burden. Which ones depends on the [`client_id`](Self::client_id), as [`balance::Subset`](crate::balance::Subset)
+    /// says; one that cannot be connected to is stood in for by the next.
+    ///
+    /// Weights, zones and hashes then count among the endpoints of the subset: calls with one key go to one endpoint from one
+    /// client, and to another from another client.
+    pub fn subset(mut self, size: NonZeroUsize) -> Self {
+        self.settings.extent.subset = Some(size);
+        self
+    }
+
+    /// The name of this client, by which its [`subset`](Self::subset) is chosen: of its pod, host or instance. It is to differ
+    /// from client to client, and to survive a restart. By default a random one, the same for all channels of the process.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.settings.extent.client_id = Some(id.into());
+        self
+    }
+
+    /// Keeps at most so many connections: no limit by default. While an endpoint is replaced by another, there may be one more.
+    /// Without [`connect_on_demand`](Self::connect_on_demand) this is the same as a [`subset`](Self::subset) of the size; with
+    /// it, calls beyond the limit share the connections that there are.
+    pub fn max_connections(mut self, most: NonZeroUsize) -> Self {
+        self.settings.extent.most = Some(most);
+        self
+    }
+
+    /// Connects to an endpoint when a call picks it rather than as soon as it is known, and closes connections that no call has
+    /// used for `idle` (and at most half as long again): for fleets of which this client needs little, as under a policy that
+    /// hashes. By default all are connected to at once.
+    ///
+    /// The policy picks among all endpoints. A call that picks one without a connection has it connected, and goes itself to one
+    /// that is connected meanwhile; if there is none, it waits.
+    pub fn connect_on_demand(mut self, idle: Duration) -> Self {
+        self.settings.extent.lazy = Some(idle);
+        self
+    }
+
+    /// Makes at most so many attempts to connect at a time: 100 by default.
+    pub fn max_connecting(mut self, attempts: NonZeroUsize) -> Self {
+        self.settings.extent.attempts = attempts.get();
         self
     }
 
@@ -241,24 +287,30 @@ impl ChannelBuilder {
         let fleet = fleet::Settings {
             backoff: settings.backoff,
             drain: settings.drain_timeout,
+            reach: settings.extent.reach(),
             route: Box::new(move |instance| route(&*routing, instance)),
         };
         let empty = Arc::new(Snapshot::absent(subscription.scope().clone()));
         let nothing = Table::empty(tuning.policy(), Outlook::Unread);
-        let board =
-            Board { table: ArcSwap::from_pointee(nothing), applied: ArcSwap::new(Arc::clone(&empty)) };
+        let board = Arc::new(Board {
+            table: ArcSwap::from_pointee(nothing),
+            applied: ArcSwap::new(Arc::clone(&empty)),
+        });
         let (wake, woken) = watch::channel(());
+        let (asking, wanted) = mpsc::unbounded_channel();
+        let (wards, suspects) = Wards::new(tuning.outliers().cloned(), now());
         let (tuning, tuned) = watch::channel(tuning);
         let stop = CancellationToken::new();
         let driver = Driver {
             subscription,
             fleet: Fleet::new(fleet, empty, fastrand::u64(..), now()),
+            wards,
+            publisher: Publisher::new(Arc::clone(&board), settings.front, wake, asking),
             tuned,
-            front: settings.front,
             dialer,
             connect_timeout: settings.connect_timeout,
-            board: Arc::new(board),
-            wake,
+            board,
+            inbox: Inbox { wanted, suspects },
             stop: stop.clone(),
         };
         Pool::new(driver, tuning, settings.discovery_timeout, woken, stop.drop_guard())

@@ -1,33 +1,44 @@
-//! The one task of a pool: follows discovery, keeps connections, publishes tables. With or without traffic.
+//! The one task of a pool: follows discovery, keeps connections, ejects, publishes tables. With or without traffic.
 
 use crate::connection::{Attempt, Event, What};
 use crate::dial::Dial;
-use crate::fleet::{Action, ConnectionId, Fleet, Outlook};
-use crate::policy::Front;
+use crate::fleet::{Action, ConnectionId, Fleet};
 use crate::pool::Board;
+use crate::publisher::Publisher;
 use crate::settings::Tuning;
-use crate::table::{Connection, Table};
+use crate::table::Connection;
+use crate::wards::Wards;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use waypost_balance::EndpointState;
 use waypost_discovery::Subscription;
+use waypost_model::Endpoint;
 
 /// The driver of one pool, with all that it needs to start.
 pub(crate) struct Driver<D: Dial> {
     pub(crate) subscription: Subscription,
     pub(crate) fleet: Fleet,
+    pub(crate) wards: Wards,
+    pub(crate) publisher: Publisher<D::Connection>,
     pub(crate) tuned: watch::Receiver<Tuning>,
-    pub(crate) front: Front,
     pub(crate) dialer: Arc<D>,
     pub(crate) connect_timeout: Duration,
     pub(crate) board: Arc<Board<D::Connection>>,
-    /// Tells that there is a newer table. Calls that wait learn from its end that there will be none.
-    pub(crate) wake: watch::Sender<()>,
+    pub(crate) inbox: Inbox,
     /// Cancelled when the last clone of the pool is gone.
     pub(crate) stop: CancellationToken,
+}
+
+/// What calls tell the driver.
+pub(crate) struct Inbox {
+    /// Endpoints that they would go to, were they connected to.
+    pub(crate) wanted: mpsc::UnboundedReceiver<Endpoint>,
+    /// Endpoints that they failed on once too often.
+    pub(crate) suspects: mpsc::Receiver<Arc<EndpointState>>,
 }
 
 /// A connection, or an attempt to make one.
@@ -38,7 +49,7 @@ struct Handle<C> {
 
 enum Stage<C> {
     Connecting,
-    Live(Connection<C>),
+    Live(Arc<Connection<C>>),
     /// It takes no more calls.
     Leaving,
 }
@@ -48,39 +59,62 @@ type Handles<C> = HashMap<ConnectionId, Handle<C>>;
 /// Events that are taken before the next table is published: one table for many connections.
 const BATCH: usize = 256;
 
+/// How soon it is looked again whether a call still reads a table that was replaced: a pick takes less than a microsecond.
+const READING: Duration = Duration::from_millis(5);
+
 // === impl Driver ===
 
 impl<D: Dial> Driver<D> {
     /// Runs until the pool is gone.
     pub(crate) async fn run(mut self) {
         let (events, mut arrivals) = mpsc::unbounded_channel();
-        let mut handles = HashMap::new();
+        let mut handles = Handles::new();
         let mut snapshot = self.subscription.mark_seen();
         self.fleet.apply(&snapshot, now());
+        let (mut changed, mut anew) = (false, false);
         loop {
             self.perform(&mut handles, &events);
-            let applied = Arc::ptr_eq(&snapshot, &self.board.applied.load());
-            if self.fleet.take_changed() {
-                self.publish(&handles, false);
+            self.wards.tick(&mut self.fleet, now());
+            changed |= self.fleet.take_changed();
+            let mut later = None;
+            if changed || anew {
+                later = self.publisher.not_before(&self.fleet, now());
+                if later.is_none() {
+                    let policy = self.tuned.borrow().policy().clone();
+                    self.publisher.publish(&mut self.fleet, &policy, anew, now()).await;
+                    (changed, anew) = (false, false);
+                }
             }
-            if !applied {
+            if later.is_none() && !Arc::ptr_eq(&snapshot, &self.board.applied.load()) {
                 self.board.applied.store(Arc::clone(&snapshot));
-                self.wake.send_replace(());
+                self.publisher.wake.send_replace(());
             }
-            let wake = self.fleet.next_wake().map(Instant::from_std);
+            if self.publisher.forget_past() {
+                later = Some(later.unwrap_or_else(|| now() + READING));
+            }
+            let wakes = [self.fleet.next_wake(), self.wards.next_wake(), later];
+            let wake = wakes.into_iter().flatten().min().map(Instant::from_std);
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 newest = self.subscription.changed() => {
                     snapshot = newest;
                     self.fleet.apply(&snapshot, now());
                 }
-                Ok(()) = self.tuned.changed() => self.publish(&handles, true),
+                Ok(()) = self.tuned.changed() => {
+                    let outliers = self.tuned.borrow_and_update().outliers().cloned();
+                    self.wards.retune(outliers.as_ref(), &mut self.fleet, now());
+                    anew = true;
+                }
                 Some(event) = arrivals.recv() => {
                     self.on_event(event, &mut handles);
                     for _ in 1..BATCH {
                         let Ok(event) = arrivals.try_recv() else { break };
                         self.on_event(event, &mut handles);
                     }
+                }
+                Some(endpoint) = self.inbox.wanted.recv() => self.fleet.wanted(&endpoint, now()),
+                Some(suspect) = self.inbox.suspects.recv() => {
+                    self.wards.examine(&suspect, &mut self.fleet, now());
                 }
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.fleet.tick(now()),
             }
@@ -89,8 +123,7 @@ impl<D: Dial> Driver<D> {
         for handle in handles.into_values().filter(|handle| matches!(handle.stage, Stage::Connecting)) {
             handle.abort.cancel();
         }
-        let policy = self.tuned.borrow().policy().clone();
-        self.board.table.store(Arc::new(Table::empty(&policy, Outlook::Unavailable)));
+        self.publisher.end(self.tuned.borrow().policy());
     }
 
     fn on_event(&mut self, event: Event<D::Connection>, handles: &mut Handles<D::Connection>) {
@@ -99,7 +132,8 @@ impl<D: Dial> Driver<D> {
             What::Connected(over) => {
                 let state = self.fleet.state_of(&endpoint, id);
                 if let (Some(handle), Some(state)) = (handles.get_mut(&id), state) {
-                    handle.stage = Stage::Live(Connection { over, state });
+                    let suspicion = self.wards.suspicion();
+                    handle.stage = Stage::Live(Arc::new(Connection { over, state, suspicion }));
                     self.fleet.connected(&endpoint, id, now());
                 }
             }
@@ -118,6 +152,7 @@ impl<D: Dial> Driver<D> {
         }
     }
 
+    /// Does what the fleet wants done.
     fn perform(
         &mut self,
         handles: &mut Handles<D::Connection>,
@@ -148,45 +183,17 @@ impl<D: Dial> Driver<D> {
                         handle.abort.cancel();
                     }
                 }
+                Action::Observe { state } => self.wards.observe(&state),
+                Action::Forget { state } => self.wards.forget(&state),
             }
         }
-    }
-
-    /// Makes the fleet of this instant what calls see from now on.
-    fn publish(&mut self, handles: &Handles<D::Connection>, retuned: bool) {
-        let live = |id| match &handles.get(&id)?.stage {
-            Stage::Live(connection) => Some(connection.clone()),
-            Stage::Connecting | Stage::Leaving => None,
-        };
-        let connections: Box<[Connection<D::Connection>]> =
-            self.fleet.ready().filter_map(|(id, _)| live(id)).collect();
-        let before = self.board.table.load();
-        let same = before.connections.len() == connections.len()
-            && before
-                .connections
-                .iter()
-                .zip(&connections)
-                .all(|(old, new)| Arc::ptr_eq(&old.state, &new.state));
-        let policy = self.tuned.borrow_and_update().policy().clone();
-        let reweighed = self.fleet.take_reweighed();
-        let picker = if same && !reweighed && !retuned {
-            Arc::clone(&before.picker)
-        } else {
-            let ready = connections.iter().map(|connection| Arc::clone(&connection.state)).collect();
-            self.front.of(&policy).build(ready, Some(&*before.picker))
-        };
-        let hash_header = policy.hash_header().cloned();
-        let table = Table {
-            picker,
-            hash_header,
-            connections,
-            outlook: self.fleet.outlook(),
-            census: self.fleet.census(),
-        };
-        drop(before);
-        self.board.table.store(Arc::new(table));
-        // After the store: whoever is woken finds at least this table.
-        self.wake.send_replace(());
+        for endpoint in self.fleet.take_stirred() {
+            let live = self.fleet.ready_at(&endpoint).and_then(|id| match &handles.get(&id)?.stage {
+                Stage::Live(connection) => Some(Arc::clone(connection)),
+                Stage::Connecting | Stage::Leaving => None,
+            });
+            self.publisher.place(&endpoint, live);
+        }
     }
 }
 

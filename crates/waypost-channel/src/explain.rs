@@ -45,11 +45,13 @@ fn none_ready(text: &mut String, service: &str, census: &Census, subscription: &
     }
     write!(
         text,
-        " ({} registered, {} ready, {} connecting, {} failing, {} unusable, {} draining, {} down",
+        " ({} registered, {} ready, {} idle, {} connecting, {} failing, {} ejected, {} unusable, {} draining, {} down",
         census.registered,
         census.count(LinkPhase::Ready),
+        census.count(LinkPhase::Idle),
         census.count(LinkPhase::Connecting),
         census.count(LinkPhase::Waiting),
+        census.endpoints().filter(|endpoint| endpoint.ejection.is_some()).count(),
         census.unusable.len(),
         census.draining,
         census.down,
@@ -73,18 +75,22 @@ fn none_ready(text: &mut String, service: &str, census: &Census, subscription: &
 }
 
 fn causes(text: &mut String, census: &Census) -> fmt::Result {
-    let unusable = census.unusable.iter().map(|(key, reason)| format!("{}: {reason}", key.id));
-    let failed = census.endpoints.iter().filter(|endpoint| endpoint.phase != LinkPhase::Ready);
-    let failed = failed.filter_map(|endpoint| {
-        let error = endpoint.error.as_ref()?;
+    let failed =
+        || census.endpoints().filter(|known| known.phase != LinkPhase::Ready && known.error.is_some());
+    for endpoint in failed().take(MOST_CAUSES) {
         let (id, at) = (endpoint.state.key().id, endpoint.state.endpoint());
-        Some(format!("{id} at {at}: {error} (attempt {})", endpoint.failures))
-    });
-    let causes: Vec<String> = failed.chain(unusable).collect();
-    for cause in causes.iter().take(MOST_CAUSES) {
-        write!(text, "; {cause}")?;
+        let error = endpoint.error.as_deref().unwrap_or_default();
+        write!(text, "; {id} at {at}: {error} (attempt {})", endpoint.failures)?;
+        if let Some(why) = &endpoint.ejection {
+            write!(text, ", and ejected for its calls: {why}")?;
+        }
     }
-    match causes.len().saturating_sub(MOST_CAUSES) {
+    let failing = failed().count();
+    let left = MOST_CAUSES.saturating_sub(failing);
+    for (key, reason) in census.unusable.iter().take(left) {
+        write!(text, "; {}: {reason}", key.id)?;
+    }
+    match (failing + census.unusable.len()).saturating_sub(MOST_CAUSES) {
         0 => Ok(()),
         more => write!(text, "; and {more} more"),
     }

@@ -2,21 +2,28 @@
 //!
 //! Time and events come in as arguments, [`Action`]s come out. The links are kept by address, not by instance: a server that
 //! is registered twice (under two layouts, or once more after a crash that left its old key behind) is one link.
+//!
+//! What is known of a link (its report, its place in the queue, in the timers and among those that are ready) changes with its
+//! phase, in [`shift`](Fleet::shift) and nowhere else. An event costs what it changes, not what there is.
 
 mod link;
+mod members;
+mod reach;
 mod report;
 
 pub(crate) use link::ConnectionId;
+pub(crate) use reach::Reach;
 pub(crate) use report::{Census, EndpointReport, LinkPhase, Outlook};
 
 use crate::backoff::Backoff;
 use link::{Link, Phase};
+use members::Member;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::EndpointState;
-use waypost_model::{Change, Endpoint, Existence, Instance, InstanceKey, Snapshot, Status};
+use waypost_model::{Change, Endpoint, Existence, Instance, InstanceKey, Snapshot};
 
 /// A connection that held for less than this counts as a failed attempt, so that a server that accepts and closes at once is
 /// not connected to in a tight loop.
@@ -29,13 +36,24 @@ pub(crate) struct Fleet {
     seen: Arc<Snapshot>,
     members: BTreeMap<InstanceKey, Member>,
     links: BTreeMap<Endpoint, Link>,
+    /// All links in the order in which this client connects, if it does not connect to all.
+    order: BTreeSet<(u64, Endpoint)>,
+    /// Of those, the ones that are [within](Link::within).
+    within: BTreeSet<(u64, Endpoint)>,
+    /// Exactly the links whose phase is [`Phase::Queued`], by ticket.
+    queue: BTreeSet<(u64, Endpoint)>,
     /// When to try again: exactly the links whose phase is [`Phase::Waiting`].
     timers: BTreeSet<(Instant, Endpoint)>,
+    /// Attempts to connect under way: the links whose phase is [`Phase::Connecting`].
+    attempts: usize,
+    /// When to look next for connections that are of no use.
+    next_idle_look: Option<Instant>,
     leaving: Vec<Leaving>,
     next_connection: u64,
-    /// Since when no link has been ready.
-    unready_since: Option<Instant>,
+    census: Census,
     actions: Vec<Action>,
+    /// Links that have become ready, or are no longer, since that was last asked.
+    stirred: BTreeSet<Endpoint>,
     changed: bool,
     /// An endpoint's registration has changed while the endpoint stayed.
     reweighed: bool,
@@ -46,26 +64,13 @@ pub(crate) struct Settings {
     pub(crate) backoff: Backoff,
     /// How long calls may go on on an endpoint that has left.
     pub(crate) drain: Duration,
+    /// Which endpoints are connected to, and when.
+    pub(crate) reach: Reach,
     /// Which of an instance's endpoints calls go to, or why none can be used.
     pub(crate) route: Router,
 }
 
 pub(crate) type Router = Box<dyn Fn(&Instance) -> Result<Endpoint, Arc<str>> + Send + Sync>;
-
-/// One registered instance.
-struct Member {
-    instance: Arc<Instance>,
-    route: Route,
-    /// The address that it had, kept in service until the new one is ready.
-    held: Option<Endpoint>,
-}
-
-/// Where calls to a member go.
-enum Route {
-    To(Endpoint),
-    /// It does not want calls, or speaks nothing that we can.
-    Nowhere(Arc<str>),
-}
 
 /// A connection that gets no new calls.
 struct Leaving {
@@ -82,24 +87,34 @@ pub(crate) enum Action {
     Retire { id: ConnectionId },
     /// Close it now, or stop making it.
     Abort { id: ConnectionId },
+    /// It is one of the endpoints that this client relies on: watch how its calls go.
+    Observe { state: Arc<EndpointState> },
+    /// It no longer is.
+    Forget { state: Arc<EndpointState> },
 }
 
 // === impl Fleet ===
 
 impl Fleet {
-    /// An empty fleet at `now`; `seed` drives the jitter.
+    /// An empty fleet at `now`; `seed` drives the jitter and the order of attempts.
     pub(crate) fn new(settings: Settings, empty: Arc<Snapshot>, seed: u64, now: Instant) -> Self {
         Self {
+            next_idle_look: settings.reach.first_idle_look(now),
             settings,
             rng: fastrand::Rng::with_seed(seed),
             seen: empty,
             members: BTreeMap::new(),
             links: BTreeMap::new(),
+            order: BTreeSet::new(),
+            within: BTreeSet::new(),
+            queue: BTreeSet::new(),
             timers: BTreeSet::new(),
+            attempts: 0,
             leaving: Vec::new(),
             next_connection: 0,
-            unready_since: Some(now),
+            census: Census::new(now),
             actions: Vec::new(),
+            stirred: BTreeSet::new(),
             changed: true,
             reweighed: false,
         }
@@ -123,9 +138,9 @@ impl Fleet {
     /// The connection is ready for calls.
     pub(crate) fn connected(&mut self, endpoint: &Endpoint, id: ConnectionId, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
-        link.phase = Phase::Ready { since: now };
         link.state.open();
         let owners: Vec<InstanceKey> = link.owners.iter().cloned().collect();
+        self.shift(endpoint, Phase::Ready { since: now });
         for key in owners {
             let aimed = self.members.get(&key).is_some_and(|member| member.aims_at(endpoint));
             if aimed {
@@ -138,6 +153,7 @@ impl Fleet {
     /// An attempt to connect has failed.
     pub(crate) fn failed(&mut self, endpoint: &Endpoint, id: ConnectionId, error: Arc<str>, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
+        link.state.close();
         link.error = Some(error);
         self.wait(endpoint, now);
         self.settle(now);
@@ -149,7 +165,9 @@ impl Fleet {
         link.state.close();
         link.error = Some(cause);
         let stable = link.was_stable(now);
-        link.phase = Phase::Waiting { until: now };
+        if stable {
+            link.failures = 0;
+        }
         // A closed connection stands in for nobody: what does not aim here has nothing to come back for.
         let held: Vec<InstanceKey> = link
             .owners
@@ -157,26 +175,46 @@ impl Fleet {
             .filter(|key| self.members.get(key).is_none_or(|member| !member.aims_at(endpoint)))
             .cloned()
             .collect();
+        self.shift(endpoint, Phase::Idle { first: stable });
         for key in held {
             self.release(&key, now);
         }
         if stable {
-            if let Some(link) = self.links.get_mut(endpoint) {
-                link.failures = 0;
-            }
-            self.connect(endpoint, true);
+            self.resume(endpoint);
         } else {
             self.wait(endpoint, now);
         }
         self.settle(now);
     }
 
+    /// A call wants this endpoint, which nothing is connected to: for a fleet that connects when calls come.
+    pub(crate) fn wanted(&mut self, endpoint: &Endpoint, now: Instant) {
+        let idle = |link: &Link| link.within && matches!(link.phase, Phase::Idle { .. });
+        if self.has_room() && self.links.get(endpoint).is_some_and(idle) {
+            self.enqueue(endpoint);
+            self.settle(now);
+        }
+    }
+
+    /// An endpoint was set aside, or is used again.
+    pub(crate) fn ejected(&mut self, state: &Arc<EndpointState>, cause: Option<Arc<str>>) {
+        self.changed = true;
+        let endpoint = state.endpoint();
+        let Some(link) = self.links.get_mut(endpoint).filter(|link| Arc::ptr_eq(&link.state, state)) else {
+            return;
+        };
+        link.ejections.count += u64::from(cause.is_some());
+        link.ejections.cause = cause;
+        self.census.update(endpoint, link.phase, link);
+    }
+
     /// Does what is due at `now`.
     pub(crate) fn tick(&mut self, now: Instant) {
         while let Some((_, endpoint)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
-            self.timers.pop_first();
-            self.connect(&endpoint, false);
+            self.shift(&endpoint, Phase::Idle { first: false });
+            self.resume(&endpoint);
         }
+        self.let_go_of_idle(now);
         self.settle(now);
     }
 
@@ -184,7 +222,7 @@ impl Fleet {
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let retry = self.timers.first().map(|(at, _)| *at);
         let end = self.leaving.iter().map(|leaving| leaving.until).min();
-        [retry, end].into_iter().flatten().min()
+        [retry, end, self.next_idle_look].into_iter().flatten().min()
     }
 
     /// What is to be done since the last time this was asked.
@@ -192,7 +230,7 @@ impl Fleet {
         std::mem::take(&mut self.actions)
     }
 
-    /// Whether a new picker is to be published since the last time this was asked.
+    /// Whether anything is to be published since the last time this was asked.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
@@ -202,23 +240,38 @@ impl Fleet {
         std::mem::take(&mut self.reweighed)
     }
 
+    /// Endpoints whose [`ready_at`](Self::ready_at) may have changed since the last time this was asked.
+    pub(crate) fn take_stirred(&mut self) -> BTreeSet<Endpoint> {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// The connection that takes the calls of this endpoint.
+    pub(crate) fn ready_at(&self, endpoint: &Endpoint) -> Option<ConnectionId> {
+        self.links.get(endpoint).filter(|link| link.is_ready()).map(|link| link.id)
+    }
+
+    /// Where a call may go, if need be after connecting, in the order of address; `None` unless connections are made when calls
+    /// come.
+    pub(crate) fn reachable(&self) -> Option<Vec<Arc<EndpointState>>> {
+        self.settings.reach.is_lazy().then(|| {
+            let links = self.links.values().filter(|link| link.is_reachable());
+            links.map(|link| Arc::clone(&link.state)).collect()
+        })
+    }
+
     /// The endpoint that this connection is to, unless the connection is out of date.
     pub(crate) fn state_of(&self, endpoint: &Endpoint, id: ConnectionId) -> Option<Arc<EndpointState>> {
         self.links.get(endpoint).filter(|link| link.id == id).map(|link| Arc::clone(&link.state))
     }
 
-    /// The endpoints that calls may go to, in the order of their addresses.
-    pub(crate) fn ready(&self) -> impl Iterator<Item = (ConnectionId, &Arc<EndpointState>)> {
-        self.links.values().filter(|link| link.is_ready()).map(|link| (link.id, &link.state))
-    }
-
     /// Whether waiting may help a call that finds no endpoint.
     pub(crate) fn outlook(&self) -> Outlook {
+        let on_demand = || self.settings.reach.is_lazy() && self.census.untried() > 0;
         if self.members.is_empty() && self.seen.existence() == Existence::Unknown {
             Outlook::Unread
-        } else if self.links.values().any(Link::is_ready) {
+        } else if self.census.count(LinkPhase::Ready) > 0 {
             Outlook::Ready
-        } else if self.links.values().any(Link::is_undecided) {
+        } else if self.census.undecided() > 0 || on_demand() {
             Outlook::Connecting
         } else {
             Outlook::Unavailable
@@ -230,126 +283,40 @@ impl Fleet {
         Census::take(self)
     }
 
-    fn register(&mut self, key: InstanceKey, instance: Arc<Instance>, now: Instant) {
-        let route = if instance.status == Status::Up {
-            (self.settings.route)(&instance).map_or_else(Route::Nowhere, Route::To)
-        } else {
-            Route::Nowhere(format!("it is {}", instance.status).into())
-        };
-        let old = self.members.remove(&key);
-        let held = match (&old, &route) {
-            (Some(Member { route: Route::To(before), held, .. }), Route::To(after)) if before == after => {
-                if let Some(link) = self.links.get_mut(after).filter(|link| link.speaks_for(&key)) {
-                    self.reweighed = true;
-                    link.state.set_instance(key.clone(), Arc::clone(&instance));
-                }
-                held.clone()
-            }
-            (Some(Member { route: Route::To(before), held, .. }), Route::To(after)) => {
-                let serving = |at: &Endpoint| self.links.get(at).is_some_and(Link::is_ready);
-                let keep = [Some(before), held.as_ref()]
-                    .into_iter()
-                    .flatten()
-                    .find(|at| *at != after && serving(at))
-                    .cloned();
-                let keep = if serving(after) { None } else { keep };
-                self.join(after, &key, &instance, now);
-                for old in [Some(before), held.as_ref()].into_iter().flatten() {
-                    if Some(old) != keep.as_ref() && old != after {
-                        self.part(old, &key, now);
-                    }
-                }
-                keep
-            }
-            (_, Route::To(after)) => {
-                self.join(after, &key, &instance, now);
-                None
-            }
-            (old, Route::Nowhere(_)) => {
-                for at in old.iter().flat_map(Member::endpoints) {
-                    self.part(at, &key, now);
-                }
-                None
-            }
-        };
-        self.members.insert(key, Member { instance, route, held });
-    }
-
-    fn deregister(&mut self, key: &InstanceKey, now: Instant) {
-        if let Some(member) = self.members.remove(key) {
-            for at in member.endpoints() {
-                self.part(at, key, now);
-            }
-        }
-    }
-
-    /// The address that `key` has moved away from is no longer needed.
-    fn release(&mut self, key: &InstanceKey, now: Instant) {
-        if let Some(held) = self.members.get_mut(key).and_then(|member| member.held.take()) {
-            self.part(&held, key, now);
-        }
-    }
-
-    fn join(&mut self, endpoint: &Endpoint, key: &InstanceKey, instance: &Arc<Instance>, now: Instant) {
-        if let Some(link) = self.links.get_mut(endpoint) {
-            link.owners.insert(key.clone());
-            if link.speaks_for(key) {
-                self.reweighed = true;
-                link.state.set_instance(key.clone(), Arc::clone(instance));
-            }
-            return;
-        }
-        let state = EndpointState::new(key.clone(), endpoint.clone(), Arc::clone(instance), now);
-        self.links.insert(endpoint.clone(), Link::new(Arc::new(state), key.clone()));
-        self.connect(endpoint, true);
-    }
-
-    fn part(&mut self, endpoint: &Endpoint, key: &InstanceKey, now: Instant) {
+    /// Puts a link into a phase, and with it into whatever is kept by phase.
+    fn shift(&mut self, endpoint: &Endpoint, phase: Phase) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
-        link.owners.remove(key);
-        if let Some(heir) = link.owners.first() {
-            if let Some(member) = self.members.get(heir) {
-                self.reweighed = true;
-                link.state.set_instance(heir.clone(), Arc::clone(&member.instance));
-            }
-            return;
+        let before = std::mem::replace(&mut link.phase, phase);
+        match before {
+            Phase::Queued { ticket, .. } => drop(self.queue.remove(&(ticket, endpoint.clone()))),
+            Phase::Waiting { until } => drop(self.timers.remove(&(until, endpoint.clone()))),
+            Phase::Connecting { .. } => self.attempts -= 1,
+            Phase::Idle { .. } | Phase::Ready { .. } => {}
         }
-        let Some(link) = self.links.remove(endpoint) else { return };
-        link.state.close();
-        match link.phase {
-            Phase::Ready { .. } => {
-                self.actions.push(Action::Retire { id: link.id });
-                let until = now + self.settings.drain;
-                self.leaving.push(Leaving { id: link.id, state: link.state, until });
-            }
-            Phase::Connecting { .. } => self.actions.push(Action::Abort { id: link.id }),
-            Phase::Waiting { until } => {
-                self.timers.remove(&(until, endpoint.clone()));
-            }
+        match phase {
+            Phase::Queued { ticket, .. } => drop(self.queue.insert((ticket, endpoint.clone()))),
+            Phase::Waiting { until } => drop(self.timers.insert((until, endpoint.clone()))),
+            Phase::Connecting { .. } => self.attempts += 1,
+            Phase::Idle { .. } | Phase::Ready { .. } => {}
         }
-    }
-
-    fn connect(&mut self, endpoint: &Endpoint, first: bool) {
-        let Some(link) = self.links.get_mut(endpoint) else { return };
-        self.next_connection += 1;
-        link.id = ConnectionId(self.next_connection);
-        link.phase = Phase::Connecting { first };
-        self.actions.push(Action::Connect { id: link.id, state: Arc::clone(&link.state) });
+        self.census.update(endpoint, before, link);
+        self.stirred.insert(endpoint.clone());
     }
 
     fn wait(&mut self, endpoint: &Endpoint, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         link.failures = link.failures.saturating_add(1);
         let until = now + self.settings.backoff.delay(link.failures, self.rng.f64());
-        link.phase = Phase::Waiting { until };
-        self.timers.insert((until, endpoint.clone()));
+        self.shift(endpoint, Phase::Waiting { until });
     }
 
     /// What follows every event.
     fn settle(&mut self, now: Instant) {
         self.changed = true;
-        let ready = self.links.values().any(Link::is_ready);
-        self.unready_since = if ready { None } else { self.unready_since.or(Some(now)) };
+        self.choose(now);
+        self.start_attempts();
+        let ready = self.census.count(LinkPhase::Ready) > 0;
+        self.census.unready_since = if ready { None } else { self.census.unready_since.or(Some(now)) };
         let actions = &mut self.actions;
         self.leaving.retain(|leaving| {
             let due = leaving.until <= now;
@@ -368,23 +335,6 @@ impl fmt::Debug for Fleet {
             .field("links", &self.links)
             .field("leaving", &self.leaving.len())
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Member ===
-
-impl Member {
-    fn aims_at(&self, endpoint: &Endpoint) -> bool {
-        matches!(&self.route, Route::To(at) if at == endpoint)
-    }
-
-    /// Where it has a link: the address it has, and the one it is moving away from.
-    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        let aimed = match &self.route {
-            Route::To(at) => Some(at),
-            Route::Nowhere(_) => None,
-        };
-        aimed.into_iter().chain(&self.held)
     }
 }
 

@@ -93,7 +93,7 @@ impl Body for Tracked {
                 None => {
                     // A server that ends a response without trailers says nothing of the call.
                     if let Some((attempt, call)) = this.under_way.take() {
-                        attempt.ended(Code::Unknown);
+                        attempt.lost(Code::Unknown);
                         call.ended(Code::Unknown);
                     }
                     None

@@ -5,10 +5,11 @@ use crate::driver::now;
 use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::verdict::outcome;
+use crate::wards::Watched;
 use std::sync::Arc;
 use tonic::Code;
 use tracing::{Span, field};
-use waypost_balance::{Outcome, Started};
+use waypost_balance::Outcome;
 
 /// A call. Ends once; dropped before, the caller has cancelled it.
 pub(crate) struct Record {
@@ -21,7 +22,7 @@ pub(crate) struct Record {
 /// An attempt that an endpoint is working on. Ends once; dropped before, it was cancelled.
 pub(crate) struct UnderWay {
     shared: Arc<Shared>,
-    started: Option<Started>,
+    started: Option<Watched>,
     attempt: u32,
     span: Span,
 }
@@ -65,7 +66,7 @@ impl Drop for Record {
 // === impl UnderWay ===
 
 impl UnderWay {
-    pub(crate) fn new(shared: Arc<Shared>, started: Started, attempt: u32, call: &Span) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, started: Watched, attempt: u32, call: &Span) -> Self {
         let span = tracing::debug_span!(
             parent: call,
             "attempt",
@@ -85,6 +86,16 @@ impl UnderWay {
                 format!("{service} {id} at {at}, attempt {}", self.attempt)
             }
             None => service.to_owned(),
+        }
+    }
+
+    /// The headers of the response are there, and do not say that the call has failed.
+    ///
+    /// Latency is measured up to here: how long a stream lasts says nothing about the endpoint, and where a server sends its headers
+    /// long before its answer, the calls that it keeps waiting count as calls in flight.
+    pub(crate) fn answered(&mut self) {
+        if let Some(started) = &mut self.started {
+            started.answered(now());
         }
     }
 

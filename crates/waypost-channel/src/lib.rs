@@ -75,6 +75,7 @@ mod outgoing;
 mod plan;
 mod policy;
 mod pool;
+mod publisher;
 mod resend;
 mod service_config;
 mod settings;
@@ -83,6 +84,7 @@ mod stats;
 mod steering;
 mod table;
 mod verdict;
+mod wards;
 
 pub use backoff::Backoff;
 pub use builder::ChannelBuilder;

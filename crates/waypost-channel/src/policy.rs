@@ -217,6 +217,44 @@ impl Front {
 mod tests {
     use super::*;
 
+    use std::time::Instant;
+    use waypost_balance::{EndpointState, PickRequest};
+    use waypost_model::{Endpoint, Instance, InstanceKey};
+
+    fn endpoint(n: u8, zone: &str, now: Instant) -> Arc<EndpointState> {
+        let endpoint = Endpoint::new(format!("10.0.0.{n}"), 50051).unwrap();
+        let instance = Instance::new("greeter".parse().unwrap(), endpoint.clone()).with_zone(zone);
+        let key = InstanceKey::of(&instance, 0);
+        let state = EndpointState::new(key, endpoint, Arc::new(instance), now);
+        state.open();
+        Arc::new(state)
+    }
+
+    /// How many of 3,000 picks go to the endpoint at `index`.
+    fn share(picker: &dyn waypost_balance::Picker, index: usize, now: Instant) -> usize {
+        let rng = std::cell::RefCell::new(fastrand::Rng::with_seed(7));
+        let random = || rng.borrow_mut().u64(..);
+        let picks = (0..3000).map(|_| picker.pick(&PickRequest::new(now, &random)));
+        picks.filter(|pick| *pick == Some(index)).count()
+    }
+
+    #[test]
+    fn slow_start_stands_in_front_of_the_policy_and_zones_in_front_of_both() {
+        let (now, window) = (Instant::now(), Duration::from_secs(30));
+        let fleet: Vec<_> =
+            [(1, "a"), (2, "a"), (3, "a"), (4, "b")].map(|(n, zone)| endpoint(n, zone, now)).into();
+        let front = Front { zone: Some("a".into()), zone_headroom: Some(4.0), slow_start: Some(window) };
+        let rule = front.of(&Policy::round_robin());
+        let before = rule.build(Arc::from([0, 1, 3].map(|at| Arc::clone(&fleet[at]))), None);
+        share(&*before, 0, now);
+        let now = now + window;
+        let picker = rule.build(fleet.into(), Some(&*before));
+        // It has just joined: a tenth of its part, to begin with.
+        assert!((50..300).contains(&share(&*picker, 2, now)), "{}", share(&*picker, 2, now));
+        assert_eq!(share(&*picker, 2, now + window), 1000);
+        assert_eq!(share(&*picker, 3, now + window), 0);
+    }
+
     #[test]
     fn every_name_is_that_of_its_policy() {
         for name in Policy::NAMES {

@@ -191,6 +191,7 @@ impl<D: Dial> Pool<D> {
             wake.mark_unchanged();
             let (outlook, ready) = {
                 let table = self.inner.board.table.load();
+                table.ask(now());
                 (table.outlook, table.connections.iter().any(|connection| connection.state.admits()))
             };
             let patience = match outlook {

@@ -1,12 +1,14 @@
 //! What a channel is told when it is built.
 
 use crate::backoff::Backoff;
+use crate::fleet::Reach;
 use crate::policy::{Front, Policy};
 use crate::service_config::LoadBalancing;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use waypost_balance::OutlierSettings;
+use waypost_balance::{OutlierSettings, Subset};
 
 /// HTTP/2 pings that find a server which no longer answers.
 ///
@@ -65,6 +67,18 @@ pub(crate) struct Settings {
     pub(crate) all_idempotent: bool,
     pub(crate) wait_for_ready: bool,
     pub(crate) front: Front,
+    pub(crate) extent: Extent,
+}
+
+/// How much of a large fleet is connected to, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    pub(crate) client_id: Option<String>,
+    pub(crate) subset: Option<NonZeroUsize>,
+    pub(crate) most: Option<NonZeroUsize>,
+    pub(crate) lazy: Option<Duration>,
+    /// Attempts to connect at a time. Not 0.
+    pub(crate) attempts: usize,
 }
 
 /// What a running channel may be told anew.
@@ -154,6 +168,37 @@ impl RetryPolicy {
     }
 }
 
+// === impl Extent ===
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { client_id: None, subset: None, most: None, lazy: None, attempts: 100 }
+    }
+}
+
+impl Extent {
+    pub(crate) fn reach(&self) -> Reach {
+        let size = match self.lazy {
+            // A limit to what is made before any call wants it is a subset.
+            None => self.subset.into_iter().chain(self.most).min(),
+            Some(_) => self.subset,
+        };
+        let client = self.client_id.as_deref().unwrap_or_else(|| of_this_process());
+        Reach {
+            subset: size.map(|size| Subset::new(client, size)),
+            lazy: self.lazy,
+            most: self.most.map(NonZeroUsize::get),
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// The same for all channels of the process, and like no other's.
+fn of_this_process() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| format!("{:016x}", fastrand::u64(..)))
+}
+
 // === impl Tuning ===
 
 impl Tuning {
@@ -195,6 +240,7 @@ impl Default for Settings {
             all_idempotent: false,
             wait_for_ready: false,
             front: Front::default(),
+            extent: Extent::default(),
         }
     }
 }

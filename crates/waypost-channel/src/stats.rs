@@ -35,9 +35,13 @@ pub struct EndpointStats {
     pub in_flight: u32,
     /// Calls that have ended there.
     pub calls: u64,
-    /// Of those, the ones that failed through the endpoint's fault: a lost connection, `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`,
-    /// `DATA_LOSS`, `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED`.
+    /// Of those, the ones that failed through the endpoint's fault: a lost connection or a reset, `UNAVAILABLE`, `INTERNAL`,
+    /// `DATA_LOSS`, `DEADLINE_EXCEEDED`.
     pub failures: u64,
+    /// How often it was set aside because its calls went badly.
+    pub ejections: u64,
+    /// Why it is set aside now, and for how long: `5 failures in a row, for 30s`.
+    pub ejection: Option<Arc<str>>,
     /// Why the last attempt to connect failed, or why the last connection was closed.
     pub last_error: Option<Arc<str>>,
 }
@@ -46,6 +50,8 @@ pub struct EndpointStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndpointStatus {
+    /// It is not connected to: it is not one of the channel's subset, or no call has wanted it yet.
+    Idle,
     /// A connection is being made.
     Connecting,
     /// It takes calls.
@@ -66,8 +72,8 @@ impl ChannelStats {
             registered: census.registered,
             draining: census.draining,
             down: census.down,
-            unusable: census.unusable.clone(),
-            endpoints: census.endpoints.iter().map(EndpointStats::of).collect(),
+            unusable: census.unusable.iter().map(|(key, reason)| (key.clone(), Arc::clone(reason))).collect(),
+            endpoints: census.endpoints().map(EndpointStats::of).collect(),
         }
     }
 
@@ -89,6 +95,7 @@ impl EndpointStats {
         let state = match report.phase {
             LinkPhase::Ready if report.is_ejected() => EndpointStatus::Ejected,
             LinkPhase::Ready => EndpointStatus::Ready,
+            LinkPhase::Idle => EndpointStatus::Idle,
             LinkPhase::Connecting => EndpointStatus::Connecting,
             LinkPhase::Waiting => EndpointStatus::Waiting,
             LinkPhase::Leaving => EndpointStatus::Leaving,
@@ -100,6 +107,8 @@ impl EndpointStats {
             in_flight: report.state.in_flight(),
             calls: report.state.calls(),
             failures: report.state.failures(),
+            ejections: report.ejections,
+            ejection: report.ejection.clone(),
             last_error: report.error.clone(),
         }
     }
@@ -109,11 +118,13 @@ impl EndpointStats {
 
 impl EndpointStatus {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Connecting, Self::Ready, Self::Ejected, Self::Waiting, Self::Leaving];
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::Connecting, Self::Ready, Self::Ejected, Self::Waiting, Self::Leaving];
 
     /// In lower case, as metrics have it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Idle => "idle",
             Self::Connecting => "connecting",
             Self::Ready => "ready",
             Self::Ejected => "ejected",

@@ -6,11 +6,14 @@ use crate::http2::Http2;
 use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::pool::Wish;
+use crate::wards::{Suspicion, Watched};
 use http::HeaderName;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use waypost_balance::{EndpointState, PickRequest, Picker};
+use waypost_model::Endpoint;
 
 /// An immutable view of the fleet, replaced as a whole by the driver. Reading it is wait-free.
 pub(crate) struct Table<C = Http2> {
@@ -18,16 +21,34 @@ pub(crate) struct Table<C = Http2> {
     /// Where the key of a call is that brings none of its own.
     pub(crate) hash_header: Option<HeaderName>,
     /// In the order that the picker was built for.
-    pub(crate) connections: Box<[Connection<C>]>,
+    pub(crate) connections: Arc<[Arc<Connection<C>>]>,
+    /// Where connections are made when calls come.
+    pub(crate) on_demand: Option<Arc<OnDemand<C>>>,
     pub(crate) outlook: Outlook,
     pub(crate) census: Census,
 }
 
 /// A connection that takes calls.
-#[derive(Clone)]
 pub(crate) struct Connection<C = Http2> {
     pub(crate) over: C,
     pub(crate) state: Arc<EndpointState>,
+    pub(crate) suspicion: Arc<Suspicion>,
+}
+
+/// All endpoints that a call may go to, connected or not. A call that picks one without a connection asks for it, and goes to
+/// one that has a connection meanwhile.
+pub(crate) struct OnDemand<C = Http2> {
+    pub(crate) picker: Arc<dyn Picker>,
+    /// In the order that the picker was built for.
+    pub(crate) slots: Box<[Slot<C>]>,
+    pub(crate) wanted: mpsc::UnboundedSender<Endpoint>,
+}
+
+pub(crate) struct Slot<C> {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) connection: Option<Arc<Connection<C>>>,
+    /// Asked for: once is enough for a table.
+    pub(crate) asked: AtomicBool,
 }
 
 /// How much less often than asked for the servers want to be pinged.
@@ -41,9 +62,14 @@ const SLOWEST: u32 = 32;
 
 impl<C: Clone> Table<C> {
     pub(crate) fn empty(policy: &Policy, outlook: Outlook) -> Self {
-        let picker = policy.rule().build(Arc::from([]), None);
-        let hash_header = policy.hash_header().cloned();
-        Self { picker, hash_header, connections: Box::default(), outlook, census: Census::empty() }
+        Self {
+            picker: policy.rule().build(Arc::from([]), None),
+            hash_header: policy.hash_header().cloned(),
+            connections: Arc::from([]),
+            on_demand: None,
+            outlook,
+            census: Census::default(),
+        }
     }
 
     /// Picks an endpoint and counts the call as started there.
@@ -52,8 +78,35 @@ impl<C: Clone> Table<C> {
         let in_header = || HashKey::in_header(wish.headers?, self.hash_header.as_ref()?);
         let hash = wish.key.or_else(in_header).map(HashKey::hash);
         let request = PickRequest::new(now, &random).with_hash(hash).with_exclude(wish.tried);
-        let connection = self.connections.get(self.picker.pick(&request)?)?;
-        Some(Lease::new(connection.over.clone(), connection.state.started(now)))
+        let connection = self.on_demand.as_ref().and_then(|on_demand| on_demand.pick(&request));
+        let connection = match connection {
+            Some(connection) => connection,
+            None => self.connections.get(self.picker.pick(&request)?)?,
+        };
+        let call = Watched::new(connection.state.started(now), &connection.suspicion);
+        Some(Lease::new(connection.over.clone(), call))
+    }
+
+    /// Asks for any endpoint, where nothing is connected to without being asked for.
+    pub(crate) fn ask(&self, now: Instant) {
+        if let Some(on_demand) = &self.on_demand {
+            let random = || fastrand::u64(..);
+            on_demand.pick(&PickRequest::new(now, &random));
+        }
+    }
+}
+
+// === impl OnDemand ===
+
+impl<C> OnDemand<C> {
+    /// The connection of the endpoint that is picked; if it has none, it is asked for.
+    fn pick(&self, request: &PickRequest<'_>) -> Option<&Arc<Connection<C>>> {
+        let slot = self.slots.get(self.picker.pick(request)?)?;
+        if slot.connection.is_none() && !slot.asked.swap(true, Ordering::Relaxed) {
+            // The driver has ended: nobody is to be asked.
+            let _ = self.wanted.send(slot.endpoint.clone());
+        }
+        slot.connection.as_ref()
     }
 }
 

@@ -28,15 +28,12 @@ pub(crate) fn code_of_trailers(trailers: &HeaderMap) -> Option<Code> {
     trailers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// What a status says of the endpoint. Codes that tell the caller of its own mistake are work done.
+/// What a status says of the endpoint: whether it could not do its work. Codes that tell the caller of its own mistake are work
+/// done; so are `UNKNOWN`, which is what frameworks make of an error that an application returns (grpc-go does of every plain
+/// `error`), and `RESOURCE_EXHAUSTED`, which is a quota of the caller's more often than a server that is full.
 pub(crate) fn outcome(code: Code) -> Outcome {
     match code {
-        Code::Unavailable
-        | Code::Internal
-        | Code::Unknown
-        | Code::DataLoss
-        | Code::DeadlineExceeded
-        | Code::ResourceExhausted => Outcome::Failed,
+        Code::Unavailable | Code::Internal | Code::DataLoss | Code::DeadlineExceeded => Outcome::Failed,
         Code::Cancelled => Outcome::Cancelled,
         _ => Outcome::Ok,
     }
@@ -84,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_callers_mistake_is_not_held_against_the_endpoint() {
-        for code in [Code::Ok, Code::NotFound, Code::InvalidArgument, Code::Unimplemented, Code::Aborted] {
+        for code in [Code::Ok, Code::NotFound, Code::InvalidArgument, Code::Unimplemented, Code::Unknown] {
             assert_eq!(outcome(code), Outcome::Ok);
         }
         assert_eq!(outcome(Code::Unavailable), Outcome::Failed);

@@ -23,10 +23,30 @@ pub(super) struct Link {
     /// Attempts in a row that have failed.
     pub(super) failures: u32,
     pub(super) error: Option<Arc<str>>,
+    /// Its place in the order in which this client connects.
+    pub(super) rank: u64,
+    /// It is one of those that this client connects to.
+    pub(super) within: bool,
+    /// How its calls go is watched.
+    pub(super) observed: bool,
+    pub(super) usage: Usage,
+    pub(super) ejections: Ejections,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Not connected to: outside of what this client connects to, or waiting for a call that wants it.
+    Idle {
+        /// As in [`Connecting`](Self::Connecting).
+        first: bool,
+    },
+    /// To be connected to when it is its turn.
+    Queued {
+        /// As in [`Connecting`](Self::Connecting).
+        first: bool,
+        /// Its place in the queue.
+        ticket: u64,
+    },
     Connecting {
         /// Nothing has failed yet since the link was new or had held: its calls wait for the end of this attempt.
         first: bool,
@@ -39,17 +59,43 @@ pub(super) enum Phase {
     },
 }
 
+/// Since when a connection has been of no use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    calls: u64,
+    since: Instant,
+}
+
+/// How often it was ejected, and why it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ejections {
+    pub(super) count: u64,
+    pub(super) cause: Option<Arc<str>>,
+}
+
+// === impl ConnectionId ===
+
+impl ConnectionId {
+    pub(super) const NONE: Self = Self(0);
+}
+
 // === impl Link ===
 
 impl Link {
-    pub(super) fn new(state: Arc<EndpointState>, owner: InstanceKey) -> Self {
+    /// A link that is idle.
+    pub(super) fn new(state: Arc<EndpointState>, owner: InstanceKey, rank: u64, now: Instant) -> Self {
         Self {
             state,
             owners: BTreeSet::from([owner]),
-            id: ConnectionId(0),
-            phase: Phase::Connecting { first: true },
+            id: ConnectionId::NONE,
+            phase: Phase::Idle { first: true },
             failures: 0,
             error: None,
+            rank,
+            within: false,
+            observed: false,
+            usage: Usage::new(now),
+            ejections: Ejections::default(),
         }
     }
 
@@ -57,8 +103,15 @@ impl Link {
         matches!(self.phase, Phase::Ready { .. })
     }
 
-    pub(super) fn is_undecided(&self) -> bool {
-        self.phase == Phase::Connecting { first: true }
+    /// It counts among those that a client of a limited number of endpoints relies on.
+    pub(super) fn is_sound(&self) -> bool {
+        self.is_ready() || self.failures == 0
+    }
+
+    /// A lazy client may send a call here, if need be after connecting.
+    pub(super) fn is_reachable(&self) -> bool {
+        let on_the_way = matches!(self.phase, Phase::Idle { .. }) || self.phase.is_undecided();
+        self.within && (self.is_ready() || on_the_way)
     }
 
     pub(super) fn was_stable(&self, now: Instant) -> bool {
@@ -67,5 +120,36 @@ impl Link {
 
     pub(super) fn speaks_for(&self, key: &InstanceKey) -> bool {
         self.owners.first() == Some(key)
+    }
+}
+
+// === impl Phase ===
+
+impl Phase {
+    /// Nothing was tried yet.
+    pub(super) fn is_untried(self) -> bool {
+        self == Self::Idle { first: true }
+    }
+
+    /// Nothing has failed yet: its calls wait.
+    pub(super) fn is_undecided(self) -> bool {
+        matches!(self, Self::Connecting { first: true } | Self::Queued { first: true, .. })
+    }
+}
+
+// === impl Usage ===
+
+impl Usage {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { calls: 0, since: now }
+    }
+
+    /// Since when no call has begun, been under way or ended here, as far as was looked.
+    pub(super) fn idle_since(&mut self, state: &EndpointState, now: Instant) -> Instant {
+        let calls = state.calls();
+        if state.in_flight() > 0 || calls != self.calls {
+            *self = Self { calls, since: now };
+        }
+        self.since
     }
 }

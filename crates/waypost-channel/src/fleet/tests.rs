@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use waypost_model::{Freshness, Scope, SnapshotParts};
+use waypost_model::{Freshness, Scope, SnapshotParts, Status};
 
 /// A fleet and what a shell would know of it.
 struct Bench {
@@ -14,23 +14,29 @@ struct Bench {
     /// Connections that have been made and not been closed, by id.
     live: BTreeMap<ConnectionId, Endpoint>,
     retired: BTreeSet<ConnectionId>,
+    observed: BTreeSet<*const EndpointState>,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Reach { subset: None, lazy: None, most: None, attempts: usize::MAX })
+    }
+
+    fn with(reach: Reach) -> Self {
         let now = Instant::now();
         let published = Arc::new(Snapshot::absent(Scope::Catalog));
         let settings = Settings {
             backoff: Backoff::default(),
             drain: Duration::from_secs(30),
+            reach,
             route: Box::new(|instance| {
                 let primary = instance.endpoints.primary();
                 if primary.scheme.is_secure() { Err("no TLS".into()) } else { Ok(primary.clone()) }
             }),
         };
         let fleet = Fleet::new(settings, Arc::clone(&published), 7, now);
-        let (connecting, live, retired) = Default::default();
-        Self { fleet, now, published, connecting, live, retired }
+        let (connecting, live, retired, observed) = Default::default();
+        Self { fleet, now, published, connecting, live, retired, observed }
     }
 
     /// Publishes `id` at `address`, or without it.
@@ -103,12 +109,20 @@ impl Bench {
                     self.live.remove(&id);
                     self.retired.remove(&id);
                 }
+                Action::Observe { state } => assert!(self.observed.insert(Arc::as_ptr(&state))),
+                Action::Forget { state } => assert!(self.observed.remove(&Arc::as_ptr(&state))),
             }
         }
     }
 
     fn ready(&self) -> Vec<u16> {
-        self.fleet.ready().map(|(_, state)| state.endpoint().port).collect()
+        self.states().iter().map(|state| state.endpoint().port).collect()
+    }
+
+    /// The endpoints that calls may go to, in the order of their addresses.
+    fn states(&self) -> Vec<Arc<EndpointState>> {
+        let ready = self.fleet.links.values().filter(|link| link.is_ready());
+        ready.map(|link| Arc::clone(&link.state)).collect()
     }
 
     fn connecting(&self) -> Vec<u16> {
@@ -226,7 +240,7 @@ fn an_instance_that_drains_gets_no_calls_and_keeps_its_connection_for_a_while() 
     let mut bench = Bench::new();
     bench.up("a", 1);
     bench.connected(1);
-    let state = Arc::clone(bench.fleet.ready().next().unwrap().1);
+    let state = Arc::clone(&bench.states()[0]);
     let call = state.started(bench.now);
     bench.publish("a", Some((1, Status::Draining)));
     assert!(bench.ready().is_empty() && !state.admits());
@@ -251,7 +265,7 @@ fn an_address_that_is_registered_twice_is_one_endpoint() {
     bench.connected(1);
     assert_eq!(bench.ready(), [1]);
     bench.publish("a", None);
-    let state = Arc::clone(bench.fleet.ready().next().unwrap().1);
+    let state = Arc::clone(&bench.states()[0]);
     assert_eq!(state.key().id, "b", "whoever is left speaks for it");
     bench.publish("b", Some((1, Status::Draining)));
     assert!(bench.ready().is_empty());
@@ -268,7 +282,7 @@ fn what_cannot_be_spoken_to_is_told() {
     bench.fleet.apply(&Arc::new(Snapshot::new(parts)), bench.now);
     let census = bench.fleet.census();
     assert_eq!(census.unusable.len(), 1);
-    assert_eq!(&*census.unusable[0].1, "no TLS");
+    assert_eq!(&**census.unusable.values().next().unwrap(), "no TLS");
     assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
 }
 
@@ -314,11 +328,11 @@ proptest! {
             let aimed: BTreeSet<u16> = up.iter().map(|i| i.endpoints.primary().port).collect();
 
             // Offered are exactly the connections that are open and not retired, and their gates are open.
-            let offered: BTreeSet<ConnectionId> = bench.fleet.ready().map(|(id, _)| id).collect();
+            let offered: BTreeSet<ConnectionId> = bench.fleet.links.values().filter(|link| link.is_ready()).map(|link| link.id).collect();
             let open: BTreeSet<ConnectionId> =
                 bench.live.keys().copied().filter(|id| !bench.retired.contains(id)).collect();
             prop_assert_eq!(&offered, &open);
-            prop_assert!(bench.fleet.ready().all(|(_, state)| state.admits()));
+            prop_assert!(bench.states().iter().all(|state| state.admits()));
 
             // Every address that is wanted is ready, being connected to, or waits for its time.
             let waiting: BTreeSet<u16> = bench.fleet.timers.iter().map(|(_, at)| at.port).collect();
@@ -334,7 +348,7 @@ proptest! {
             if aimed.is_subset(&ready) {
                 prop_assert!(ready.is_subset(&aimed), "{ready:?} is offered, {aimed:?} is wanted");
             }
-            prop_assert_eq!(bench.fleet.unready_since.is_some(), ready.is_empty());
+            prop_assert_eq!(bench.fleet.census.unready_since.is_some(), ready.is_empty());
             prop_assert!(bench.fleet.next_wake().is_none_or(|wake| wake > bench.now));
         }
     }

@@ -1,0 +1,218 @@
+//! Which of the links are connected to, and when: all of them, the first so many in an order of the client's own, or those that
+//! calls want.
+
+use super::link::{Link, Phase, Usage};
+use super::{Action, ConnectionId, Fleet, Leaving, LinkPhase};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use waypost_balance::{EndpointState, Subset};
+use waypost_model::{Endpoint, InstanceKey};
+
+/// Which endpoints are connected to, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    /// Only to these; to all without it. An endpoint of the subset that cannot be connected to is stood in for by the next.
+    pub(crate) subset: Option<Subset>,
+    /// Only when a call wants them, and until no call has for this long.
+    pub(crate) lazy: Option<Duration>,
+    /// Connections at a time, for a lazy client.
+    pub(crate) most: Option<usize>,
+    /// Attempts to connect at a time; not 0.
+    pub(crate) attempts: usize,
+}
+
+/// Idle connections are looked for at least this far apart.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+
+// === impl Reach ===
+
+impl Reach {
+    pub(crate) fn is_lazy(&self) -> bool {
+        self.lazy.is_some()
+    }
+
+    /// Whether every one of so many links is connected to.
+    pub(super) fn covers(&self, links: usize) -> bool {
+        !self.is_lazy() && self.subset.as_ref().is_none_or(|subset| subset.size().get() >= links)
+    }
+
+    pub(super) fn first_idle_look(&self, now: Instant) -> Option<Instant> {
+        self.idle_look_after(now)
+    }
+
+    /// Twice in the time after which a connection is closed, so that one is closed after that time and a half at the latest.
+    fn idle_look_after(&self, now: Instant) -> Option<Instant> {
+        self.lazy.and_then(|idle| now.checked_add((idle / 2).max(SHORTEST_LOOK)))
+    }
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// A link that is new.
+    pub(super) fn add(
+        &mut self,
+        endpoint: &Endpoint,
+        state: EndpointState,
+        owner: InstanceKey,
+        now: Instant,
+    ) {
+        let rank = self.settings.reach.subset.as_ref().map(|subset| subset.rank(endpoint));
+        let link = Link::new(Arc::new(state), owner, rank.unwrap_or_default(), now);
+        self.census.add(endpoint.clone(), &link);
+        self.links.insert(endpoint.clone(), link);
+        match rank {
+            Some(rank) => drop(self.order.insert((rank, endpoint.clone()))),
+            None => self.enter(endpoint),
+        }
+    }
+
+    /// A link that nobody owns any more.
+    pub(super) fn drop_link(&mut self, endpoint: &Endpoint, now: Instant) {
+        self.leave(endpoint, now);
+        if let Some(link) = self.links.remove(endpoint) {
+            self.order.remove(&(link.rank, endpoint.clone()));
+            self.census.remove(endpoint, &link);
+        }
+    }
+
+    /// Which links are within: the shortest part of the order that has as many sound ones as are asked for. A connection beyond
+    /// it is kept until enough others are ready.
+    pub(super) fn choose(&mut self, now: Instant) {
+        let Some(size) = self.settings.reach.subset.as_ref().map(|subset| subset.size().get()) else {
+            return;
+        };
+        let mut sound = 0;
+        let mut last = None;
+        let mut new = Vec::new();
+        for place in &self.order {
+            if sound == size {
+                break;
+            }
+            let Some(link) = self.links.get(&place.1) else { continue };
+            sound += usize::from(link.is_sound());
+            last = Some(place.clone());
+            if !link.within {
+                new.push(place.1.clone());
+            }
+        }
+        for endpoint in new {
+            self.enter(&endpoint);
+        }
+        let beyond = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let beyond: Vec<_> = self.within.range((beyond, Bound::Unbounded)).rev().cloned().collect();
+        for (_, endpoint) in beyond {
+            let needed = self.links.get(&endpoint).is_some_and(Link::is_ready)
+                && self.census.count(LinkPhase::Ready) <= size;
+            if !needed {
+                self.leave(&endpoint, now);
+            }
+        }
+    }
+
+    /// Starts as many attempts as may be under way.
+    pub(super) fn start_attempts(&mut self) {
+        while self.attempts < self.settings.reach.attempts
+            && let Some((_, endpoint)) = self.queue.first().cloned()
+        {
+            let Some(link) = self.links.get_mut(&endpoint) else { return };
+            self.next_connection += 1;
+            link.id = ConnectionId(self.next_connection);
+            let action = Action::Connect { id: link.id, state: Arc::clone(&link.state) };
+            let first = link.phase.is_undecided();
+            self.actions.push(action);
+            self.shift(&endpoint, Phase::Connecting { first });
+        }
+    }
+
+    /// A link that is idle is to be connected to, now or when a call wants it.
+    pub(super) fn resume(&mut self, endpoint: &Endpoint) {
+        let Some(link) = self.links.get(endpoint) else { return };
+        if self.settings.reach.is_lazy() {
+            // Not connected, and yet to be chosen: that is what makes it wanted.
+            link.state.open();
+        } else {
+            self.enqueue(endpoint);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, endpoint: &Endpoint) {
+        let Some(link) = self.links.get_mut(endpoint) else { return };
+        if !std::mem::replace(&mut link.observed, true) {
+            self.actions.push(Action::Observe { state: Arc::clone(&link.state) });
+        }
+        let first = link.phase == Phase::Idle { first: true };
+        // In any order: were it that of the addresses, all clients would come to the first at the same time.
+        let ticket = self.rng.u64(..);
+        self.shift(endpoint, Phase::Queued { first, ticket });
+    }
+
+    /// Whether there is room for another connection that a call wants.
+    pub(super) fn has_room(&self) -> bool {
+        let made = self.census.count(LinkPhase::Ready) + self.census.count(LinkPhase::Connecting);
+        self.settings.reach.is_lazy() && self.settings.reach.most.is_none_or(|most| made < most)
+    }
+
+    /// Closes connections that no call has used for long, if there is something to look at by now.
+    pub(super) fn let_go_of_idle(&mut self, now: Instant) {
+        let (Some(idle), Some(look)) = (self.settings.reach.lazy, self.next_idle_look) else { return };
+        if look > now {
+            return;
+        }
+        self.next_idle_look = self.settings.reach.idle_look_after(now);
+        let ready = self.links.iter_mut().filter(|(_, link)| link.is_ready());
+        let idle: Vec<Endpoint> = ready
+            .filter_map(|(endpoint, link)| {
+                let since = link.usage.idle_since(&link.state, now);
+                (now.saturating_duration_since(since) >= idle).then(|| endpoint.clone())
+            })
+            .collect();
+        for endpoint in idle {
+            self.disconnect(&endpoint, now);
+            self.resume(&endpoint);
+        }
+    }
+
+    fn enter(&mut self, endpoint: &Endpoint) {
+        let Some(link) = self.links.get_mut(endpoint) else { return };
+        link.within = true;
+        if self.settings.reach.subset.is_some() {
+            self.within.insert((link.rank, endpoint.clone()));
+        }
+        self.resume(endpoint);
+    }
+
+    fn leave(&mut self, endpoint: &Endpoint, now: Instant) {
+        self.disconnect(endpoint, now);
+        let Some(link) = self.links.get_mut(endpoint) else { return };
+        link.within = false;
+        self.within.remove(&(link.rank, endpoint.clone()));
+    }
+
+    /// Whatever is under way to this link ends; it is idle then, and takes no calls.
+    fn disconnect(&mut self, endpoint: &Endpoint, now: Instant) {
+        let Some(link) = self.links.get_mut(endpoint) else { return };
+        link.state.close();
+        if std::mem::take(&mut link.observed) {
+            self.actions.push(Action::Forget { state: Arc::clone(&link.state) });
+        }
+        if matches!(link.phase, Phase::Connecting { .. } | Phase::Ready { .. }) {
+            // The end of the old connection closes the old state, at whatever time: the next one needs one of its own.
+            let fresh = EndpointState::new(link.state.key(), endpoint.clone(), link.state.instance(), now);
+            let state = std::mem::replace(&mut link.state, Arc::new(fresh));
+            let id = link.id;
+            if link.is_ready() {
+                link.usage = Usage::new(now);
+                self.actions.push(Action::Retire { id });
+                self.leaving.push(Leaving { id, state, until: now + self.settings.drain });
+            } else {
+                self.actions.push(Action::Abort { id });
+            }
+        }
+        link.failures = 0;
+        // Late news of what was under way is about nothing that is there.
+        link.id = ConnectionId::NONE;
+        self.shift(endpoint, Phase::Idle { first: true });
+    }
+}

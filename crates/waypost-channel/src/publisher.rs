@@ -1,0 +1,172 @@
+//! Makes tables of the fleet and publishes them. A table costs what there is, not what has changed, so the tables of a large
+//! fleet are not made for every change: who leaves is out of the choice by its gate at once, without a table.
+
+use crate::fleet::{Fleet, Outlook};
+use crate::policy::{Front, Policy};
+use crate::pool::Board;
+use crate::table::{Connection, OnDemand, Slot, Table};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use waypost_balance::{EndpointState, Picker};
+use waypost_model::Endpoint;
+
+/// The driver's end of the table.
+pub(crate) struct Publisher<C> {
+    pub(crate) board: Arc<Board<C>>,
+    front: Front,
+    /// Tells that there is a newer table. Calls that wait learn from its end that there will be none.
+    pub(crate) wake: watch::Sender<()>,
+    /// Where calls ask for endpoints that are not connected to.
+    wanted: mpsc::UnboundedSender<Endpoint>,
+    /// The connections that take calls, in the order of their addresses.
+    roster: Vec<Arc<Connection<C>>>,
+    roster_changed: bool,
+    reach_changed: bool,
+    not_before: Option<Instant>,
+    /// Tables that a call was just reading when they were replaced: were they left to it, it would have to take them apart.
+    past: Vec<Arc<Table<C>>>,
+}
+
+/// From this size on, tables are made at most once in [`GAP_PER_ENDPOINT`] times the size: 50 ms for 10,000 endpoints.
+const LARGE: usize = 200;
+const GAP_PER_ENDPOINT: Duration = Duration::from_micros(5);
+/// From this size on a picker is built on a thread that may block: a ring of a million points takes a tenth of a second.
+const HUGE: usize = 2_000;
+
+// === impl Publisher ===
+
+impl<C: Clone> Publisher<C> {
+    pub(crate) fn new(
+        board: Arc<Board<C>>,
+        front: Front,
+        wake: watch::Sender<()>,
+        wanted: mpsc::UnboundedSender<Endpoint>,
+    ) -> Self {
+        Self {
+            board,
+            front,
+            wake,
+            wanted,
+            roster: Vec::new(),
+            roster_changed: true,
+            reach_changed: true,
+            not_before: None,
+            past: Vec::new(),
+        }
+    }
+
+    /// The connection that takes the calls of this endpoint from now on.
+    pub(crate) fn place(&mut self, endpoint: &Endpoint, connection: Option<Arc<Connection<C>>>) {
+        self.reach_changed = true;
+        match (self.roster.binary_search_by(|known| known.state.endpoint().cmp(endpoint)), connection) {
+            (Ok(at), Some(connection)) if Arc::ptr_eq(&self.roster[at], &connection) => return,
+            (Ok(at), Some(connection)) => self.roster[at] = connection,
+            (Ok(at), None) => drop(self.roster.remove(at)),
+            (Err(at), Some(connection)) => self.roster.insert(at, connection),
+            (Err(_), None) => return,
+        }
+        self.roster_changed = true;
+    }
+
+    /// When the next table may be published, if not now.
+    pub(crate) fn not_before(&self, fleet: &Fleet, now: Instant) -> Option<Instant> {
+        let content = |outlook| outlook == Outlook::Ready;
+        // Where calls wait, or could, there is no time to lose.
+        let patient = content(self.board.table.load().outlook) && content(fleet.outlook());
+        self.not_before.filter(|at| patient && *at > now)
+    }
+
+    /// Makes the fleet of this instant what calls see from now on. With `anew`, whatever has changed, by a new picker.
+    pub(crate) async fn publish(&mut self, fleet: &mut Fleet, policy: &Policy, anew: bool, now: Instant) {
+        let before = self.board.table.load_full();
+        let anew = fleet.take_reweighed() || anew;
+        let connections: Arc<[Arc<Connection<C>>]> = if self.roster_changed {
+            self.roster.iter().map(Arc::clone).collect()
+        } else {
+            Arc::clone(&before.connections)
+        };
+        let picker = if anew || self.roster_changed {
+            let ready = connections.iter().map(|connection| Arc::clone(&connection.state)).collect();
+            let Some(picker) = self.build(policy, ready, &before.picker).await else { return };
+            picker
+        } else {
+            Arc::clone(&before.picker)
+        };
+        let on_demand = if anew || self.reach_changed {
+            match fleet.reachable() {
+                None => None,
+                Some(states) => self.on_demand(policy, states, before.on_demand.as_deref()).await,
+            }
+        } else {
+            before.on_demand.clone()
+        };
+        let table = Arc::new(Table {
+            picker,
+            connections,
+            on_demand,
+            hash_header: policy.hash_header().cloned(),
+            outlook: fleet.outlook(),
+            census: fleet.census(),
+        });
+        drop(before);
+        (self.roster_changed, self.reach_changed) = (false, false);
+        let size = table.connections.len();
+        self.not_before = (size >= LARGE)
+            .then(|| now + GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)));
+        self.past.push(self.board.table.swap(table));
+        self.forget_past();
+        // After the store: whoever is woken finds at least this table.
+        self.wake.send_replace(());
+    }
+
+    /// Takes apart the tables that no call reads any more. Says whether some are left.
+    pub(crate) fn forget_past(&mut self) -> bool {
+        self.past.retain(|table| Arc::strong_count(table) > 1);
+        !self.past.is_empty()
+    }
+
+    /// No endpoint will ever be ready again.
+    pub(crate) fn end(&self, policy: &Policy) {
+        self.board.table.store(Arc::new(Table::empty(policy, Outlook::Unavailable)));
+    }
+
+    async fn build(
+        &self,
+        policy: &Policy,
+        ready: Arc<[Arc<EndpointState>]>,
+        previous: &Arc<dyn Picker>,
+    ) -> Option<Arc<dyn Picker>> {
+        let rule = self.front.of(policy);
+        if ready.len() < HUGE {
+            return Some(rule.build(ready, Some(&**previous)));
+        }
+        let previous = Arc::clone(previous);
+        // It fails when the runtime ends, and the driver with it.
+        tokio::task::spawn_blocking(move || rule.build(ready, Some(&*previous))).await.ok()
+    }
+
+    async fn on_demand(
+        &self,
+        policy: &Policy,
+        states: Vec<Arc<EndpointState>>,
+        before: Option<&OnDemand<C>>,
+    ) -> Option<Arc<OnDemand<C>>> {
+        let mut roster = self.roster.iter().peekable();
+        let slots = states.iter().map(|state| {
+            while roster.next_if(|connection| connection.state.endpoint() < state.endpoint()).is_some() {}
+            let connection = roster.next_if(|connection| Arc::ptr_eq(&connection.state, state));
+            Slot {
+                endpoint: state.endpoint().clone(),
+                connection: connection.cloned(),
+                asked: AtomicBool::new(false),
+            }
+        });
+        let slots = slots.collect();
+        let nothing = policy.rule().build(Arc::from([]), None);
+        let previous = before.map_or(&nothing, |before| &before.picker);
+        let picker = self.build(policy, states.into(), previous).await?;
+        Some(Arc::new(OnDemand { picker, slots, wanted: self.wanted.clone() }))
+    }
+}
