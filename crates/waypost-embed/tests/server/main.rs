@@ -14,3 +14,4 @@ mod limits;
 mod listen;
 mod restore;
 mod support;
+mod tls;
