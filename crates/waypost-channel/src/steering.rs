@@ -1,5 +1,6 @@
 //! What a running channel is told anew: by its program, and by a service config that changes.
 
+use crate::meter::count;
 use crate::service_config::ServiceConfig;
 use crate::settings::{Settings, Tuning};
 use crate::shared::Shared;
@@ -48,7 +49,7 @@ impl Steering {
             }
             Err(error) => {
                 tracing::warn!(service = self.shared.service(), %error, "the service config stays as it was");
-                self.shared.counters.config_rejected();
+                count(&self.shared.counters.rejected_configs);
                 self.shared.config_error.store(Some(Arc::new(error)));
             }
         }

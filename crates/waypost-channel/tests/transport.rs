@@ -232,7 +232,9 @@ async fn metrics_are_those_of_the_endpoints_that_there_are() {
         r#"waypost_channel_endpoints{service="greeter",state="ready"} 1"#.to_owned(),
         format!(r#"waypost_channel_in_flight{{service="greeter",endpoint="{at}"}} 0"#),
         format!(r#"waypost_channel_endpoint_calls_total{{service="greeter",endpoint="{at}"}} 3"#),
-        format!(r#"waypost_channel_endpoint_failures_total{{service="greeter",endpoint="{at}"}} 0"#),
+        format!(r#"waypost_channel_picks_total{{service="greeter",endpoint="{at}"}} 3"#),
+        format!(r#"waypost_channel_endpoint_seconds_count{{service="greeter",endpoint="{at}"}} 3"#),
+        r#"waypost_channel_call_seconds_count{service="greeter"} 3"#.to_owned(),
     ] {
         assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
     }
