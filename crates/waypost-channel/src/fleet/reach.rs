@@ -143,8 +143,9 @@ impl Fleet {
             self.actions.push(Action::Observe { state: Arc::clone(&link.state) });
         }
         let first = link.phase == Phase::Idle { first: true };
-        // In any order: were it that of the addresses, all clients would come to the first at the same time.
-        let ticket = self.rng.u64(..);
+        // In any order: were it that of the addresses, all clients would come to the first at the same time. But first attempts
+        // before repeated ones, of which a fleet that is half dead has enough for ever.
+        let ticket = self.rng.u64(..) >> 1 | u64::from(!first) << 63;
         self.shift(endpoint, Phase::Queued { first, ticket });
     }
 
