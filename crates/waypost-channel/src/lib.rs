@@ -64,6 +64,7 @@ mod explain;
 mod extension;
 mod fleet;
 mod greeting;
+mod health;
 mod hedge;
 mod http2;
 mod incoming;

@@ -84,6 +84,8 @@ pub enum EndpointStatus {
     Ready,
     /// It is connected, and set aside because its calls went badly.
     Ejected,
+    /// It is connected, and does not serve: see [`ChannelBuilder::health_check`](crate::ChannelBuilder::health_check).
+    Unhealthy,
     /// It could not be connected to; the next attempt waits for its time.
     Waiting,
     /// It has left, and finishes the calls that it has.
@@ -123,6 +125,7 @@ impl EndpointStats {
             LinkPhase::Ready => EndpointStatus::Ready,
             LinkPhase::Idle => EndpointStatus::Idle,
             LinkPhase::Connecting => EndpointStatus::Connecting,
+            LinkPhase::Unfit => EndpointStatus::Unhealthy,
             LinkPhase::Waiting => EndpointStatus::Waiting,
             LinkPhase::Leaving => EndpointStatus::Leaving,
         };
@@ -148,8 +151,15 @@ impl EndpointStats {
 
 impl EndpointStatus {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Connecting, Self::Ready, Self::Ejected, Self::Waiting, Self::Leaving];
+    pub const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Connecting,
+        Self::Ready,
+        Self::Ejected,
+        Self::Unhealthy,
+        Self::Waiting,
+        Self::Leaving,
+    ];
 
     /// In lower case, as metrics have it.
     pub fn as_str(self) -> &'static str {
@@ -158,6 +168,7 @@ impl EndpointStatus {
             Self::Connecting => "connecting",
             Self::Ready => "ready",
             Self::Ejected => "ejected",
+            Self::Unhealthy => "unhealthy",
             Self::Waiting => "waiting",
             Self::Leaving => "leaving",
         }

@@ -17,6 +17,8 @@ pub(crate) struct Steering {
     pub(crate) settings: Arc<Settings>,
     /// What the driver is told.
     pub(crate) tuning: watch::Sender<Tuning>,
+    /// What connections ask the health of.
+    pub(crate) health: watch::Sender<Option<Arc<str>>>,
     /// The service config that the channel was built with.
     pub(crate) own: Arc<ServiceConfig>,
 }
@@ -33,9 +35,10 @@ impl Steering {
         let policy = &self.settings.retry;
         self.shared.plan.rcu(|plan| plan.next(Arc::clone(&config), policy));
         self.shared.config_error.store(None);
+        let configured = config.health_check.as_deref().map(Arc::from);
+        self.health.send_replace(configured.or_else(|| self.settings.health_check.clone()));
         self.tuning.send_modify(|tuning| {
             tuning.configured = config.load_balancing.clone().unwrap_or_default();
-            tuning.health = config.health_check.as_deref().map(Arc::from);
         });
     }
 
