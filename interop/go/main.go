@@ -23,6 +23,7 @@ import (
 type command func(ctx context.Context, arguments []string) error
 
 var commands = map[string]command{
+	"clientv3": clientv3Command,
 	"serve":    serve,
 	"register": register,
 	"resolve":  resolve,

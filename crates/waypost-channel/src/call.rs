@@ -9,7 +9,6 @@ use crate::extension::{HashKey, Idempotent, WaitForReady};
 use crate::http2::Http2;
 use crate::lease::Lease;
 use crate::ledger::Record;
-use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::plan::Plan;
 use crate::pool::{NotReady, Wish};
@@ -147,7 +146,7 @@ impl<'a> Call<'a> {
                         Some(again) if trail.unprocessed < MOST_UNPROCESSED => payload = again,
                         _ => return Verdict::Status(status),
                     }
-                    count(&self.inner.shared.counters.unprocessed);
+                    self.inner.shared.counters.sent_elsewhere();
                     continue;
                 }
                 Ended::Passed(status) => return Verdict::Status(status),
@@ -172,7 +171,7 @@ impl<'a> Call<'a> {
             if !self.pause(wait).await {
                 return verdict;
             }
-            count(&self.inner.shared.counters.retries);
+            self.inner.shared.counters.retried();
             payload = again;
         }
     }

@@ -1,10 +1,8 @@
 //! The connections of a channel: HTTP/2, as gRPC wants it.
 
-use crate::backoff::Backoff;
 use crate::connector::{Connector, Transport};
 use crate::dial::{Abort, Dial, DialError, Dialed};
 use crate::greeting::{Greeted, Greeting};
-use crate::health::{self, Asked};
 use crate::last_words::LastWords;
 use crate::outgoing::Outgoing;
 use crate::settings::Keepalive;
@@ -32,8 +30,6 @@ pub(crate) struct Http2Dialer {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) pace: Arc<Pace>,
-    pub(crate) asked: Asked,
-    pub(crate) backoff: Backoff,
 }
 
 /// Runs what belongs to a connection for as long as it is not aborted.
@@ -96,9 +92,7 @@ impl Http2Dialer {
                 }
             }
         };
-        let connection = Http2 { sender, scheme, authority };
-        let fitness = health::follow(connection.clone(), self.asked, self.backoff);
-        Ok(Dialed::new(connection, closed).with_fitness(fitness))
+        Ok(Dialed::new(Http2 { sender, scheme, authority }, closed))
     }
 
     async fn handshake(

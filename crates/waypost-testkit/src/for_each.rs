@@ -57,7 +57,16 @@ macro_rules! for_each_real_etcd {
     };
 }
 
-/// What the other two are made of.
+/// [`for_each_etcd!`](crate::for_each_etcd) for what shall pass at etcd 3.5, whose answers are the embedded server's
+/// measure, and then at the embedded server: `name::v3_5` and `name::embedded`.
+#[macro_export]
+macro_rules! for_peer_etcd {
+    ($($function:tt)+) => {
+        $crate::for_each_server! { [v3_5 V3_5, embedded Embedded] $($function)+ }
+    };
+}
+
+/// What the others are made of.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_server {

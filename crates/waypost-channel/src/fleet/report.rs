@@ -57,7 +57,6 @@ pub(crate) enum LinkPhase {
     Idle,
     Connecting,
     Ready,
-    Unfit,
     Waiting,
     Leaving,
 }
@@ -167,14 +166,13 @@ impl EndpointReport {
 // === impl LinkPhase ===
 
 impl LinkPhase {
-    const COUNT: usize = 5;
+    const COUNT: usize = 4;
 
     fn of(phase: Phase) -> Self {
         match phase {
             Phase::Idle { .. } => Self::Idle,
             Phase::Queued { .. } | Phase::Connecting { .. } => Self::Connecting,
             Phase::Ready { .. } => Self::Ready,
-            Phase::Unfit { .. } => Self::Unfit,
             Phase::Waiting { .. } => Self::Waiting,
         }
     }

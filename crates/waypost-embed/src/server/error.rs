@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::tls::TlsError;
 use crate::backend::BackendError;
 use crate::bolt::CopyError;
 use crate::mvcc::StoreError;
@@ -34,9 +33,6 @@ pub enum StartError {
         /// The URL that is listened on.
         url: String,
     },
-    /// There is no TLS to be had.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] TlsError),
     /// The data directory cannot be opened.
     #[error(transparent)]
     Backend(#[from] BackendError),

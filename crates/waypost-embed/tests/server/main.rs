@@ -8,10 +8,8 @@
 )]
 
 mod clients;
-mod ctl;
 mod ends;
 mod limits;
 mod listen;
 mod restore;
 mod support;
-mod tls;

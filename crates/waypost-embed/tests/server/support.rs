@@ -5,7 +5,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::AsyncBufReadExt as _;
 use tokio::process::Command;
 use waypost_embed::server::{Builder, Server};
 use waypost_etcd::{Client, ClientOptions};
@@ -77,18 +76,6 @@ impl Fixture {
             Err(error) => panic!("etcdctl {ctl:?} at {url}: {line}: {error}"),
         }
     }
-
-    /// What `etcdctl` writes to standard output, or to standard error if it fails.
-    pub(crate) async fn try_ctl(&self, ctl: Ctl, line: &str) -> Result<String, String> {
-        run(command(ctl, self.url(), line)).await
-    }
-
-    /// Starts an `etcdctl` that goes on; gives its lines.
-    pub(crate) fn follow(&self, ctl: Ctl, line: &str) -> Follower {
-        let mut child = command(ctl, self.url(), line).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        Follower { _child: child, lines }
-    }
 }
 
 /// `etcdctl` at a URL.
@@ -104,21 +91,6 @@ pub(crate) async fn run(mut command: Command) -> Result<String, String> {
     let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
-}
-
-/// A command that goes on until this is dropped.
-pub(crate) struct Follower {
-    _child: tokio::process::Child,
-    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
-}
-
-// === impl Follower ===
-
-impl Follower {
-    pub(crate) async fn next(&mut self) -> String {
-        let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
-        line.expect("a line in time").unwrap().expect("more lines")
-    }
 }
 
 /// A program of etcd.
