@@ -4,6 +4,8 @@
 //! HTTP/2 has the server speak first, with SETTINGS, and acknowledge ours. The first alone is what gRPC asks for; the second
 //! says that the server has read our greeting too. Until then a server that shuts down may close the connection without GOAWAY,
 //! so that a call sent on it would be lost. The HTTP library tells neither, so the bytes are looked at on their way.
+//!
+//! Nor does it tell of a GOAWAY while a stream goes on, though no new call is taken from then on: that is looked for as well.
 
 use pin_project_lite::pin_project;
 use std::io;
@@ -19,6 +21,7 @@ pin_project! {
         inner: T,
         frames: Frames,
         heard: Option<oneshot::Sender<Greeting>>,
+        leaving: Option<oneshot::Sender<()>>,
     }
 }
 
@@ -31,7 +34,14 @@ pub(crate) enum Greeting {
     Foreign,
 }
 
-/// Follows the frames up to the acknowledgement.
+/// What frames say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Greeting(Greeting),
+    GoAway,
+}
+
+/// Follows the frames.
 #[derive(Debug, Default)]
 struct Frames {
     /// Three bytes of length, the type, the flags, four bytes of stream.
@@ -41,16 +51,22 @@ struct Frames {
     /// How much of the payload is still to come.
     payload: usize,
     greeted: bool,
+    /// What follows are no frames.
+    foreign: bool,
 }
 
 const HEADER: usize = 9;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
 
 // === impl Frames ===
 
 impl Frames {
-    fn read(&mut self, mut bytes: &[u8]) -> Option<Greeting> {
+    fn read(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Word)) {
+        if self.foreign {
+            return;
+        }
         while let Some((first, rest)) = bytes.split_first() {
             if self.payload > 0 {
                 let skipped = self.payload.min(bytes.len());
@@ -67,24 +83,33 @@ impl Frames {
                 self.payload = usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low);
                 let settings = kind == SETTINGS;
                 if settings && flags & ACK != 0 {
-                    return Some(Greeting::Http2);
+                    tell(Word::Greeting(Greeting::Http2));
                 }
                 if !settings && !self.greeted {
-                    return Some(Greeting::Foreign);
+                    self.foreign = true;
+                    return tell(Word::Greeting(Greeting::Foreign));
                 }
                 self.greeted = true;
+                if kind == GOAWAY {
+                    tell(Word::GoAway);
+                }
             }
         }
-        None
     }
 }
 
 // === impl Greeted ===
 
 impl<T> Greeted<T> {
-    pub(crate) fn new(inner: T) -> (Self, oneshot::Receiver<Greeting>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self { inner, frames: Frames::default(), heard: Some(sender) }, receiver)
+    /// With what tells of the greeting, and what tells of the first GOAWAY.
+    pub(crate) fn new(inner: T) -> (Self, oneshot::Receiver<Greeting>, oneshot::Receiver<()>) {
+        let (heard, greeting) = oneshot::channel();
+        let (leaving, left) = oneshot::channel();
+        (
+            Self { inner, frames: Frames::default(), heard: Some(heard), leaving: Some(leaving) },
+            greeting,
+            left,
+        )
     }
 }
 
@@ -97,13 +122,11 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
         let this = self.project();
         let before = buffer.filled().len();
         let polled = this.inner.poll_read(cx, buffer);
-        if this.heard.is_some()
-            && let Some(greeting) = this.frames.read(&buffer.filled()[before..])
-            && let Some(heard) = this.heard.take()
-        {
-            // Nobody listens any more: the attempt was given up.
-            let _ = heard.send(greeting);
-        }
+        this.frames.read(&buffer.filled()[before..], |word| match word {
+            // Nobody listens any more: the attempt was given up, or the connection.
+            Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
+            Word::GoAway => drop(this.leaving.take().map(|leaving| leaving.send(()))),
+        });
         polled
     }
 }
@@ -141,7 +164,7 @@ mod tests {
 
     async fn greeting(chunks: &[&[u8]]) -> Option<Greeting> {
         let (mut server, client) = tokio::io::duplex(1024);
-        let (mut client, mut heard) = Greeted::new(client);
+        let (mut client, mut heard, _left) = Greeted::new(client);
         for chunk in chunks {
             server.write_all(chunk).await.unwrap();
             let mut read = vec![0; chunk.len()];
@@ -149,6 +172,23 @@ mod tests {
             assert_eq!(read, *chunk);
         }
         heard.try_recv().ok()
+    }
+
+    #[tokio::test]
+    async fn a_goaway_is_heard_after_whatever_came_before() {
+        let (mut server, client) = tokio::io::duplex(1024);
+        let (mut client, _heard, mut left) = Greeted::new(client);
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
+        let data = [0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7];
+        let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 127, 255, 255, 255, 0, 0, 0, 0];
+        for (bytes, heard) in
+            [(&settings[..], false), (&data, false), (&goaway[..4], false), (&goaway[4..], true)]
+        {
+            server.write_all(bytes).await.unwrap();
+            let mut read = vec![0; bytes.len()];
+            client.read_exact(&mut read).await.unwrap();
+            assert_eq!(left.try_recv().is_ok(), heard, "{bytes:?}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error as StdError;
 use std::future::Future;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use waypost_model::Endpoint;
 
 /// An HTTP/2 connection, and how requests name its server.
@@ -42,6 +43,8 @@ struct Tasks {
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// What calls are sent by, what drives them, and what tells of the greeting and of the leave-taking.
+type Handshake = (SendRequest<Outgoing>, Driving, oneshot::Receiver<Greeting>, oneshot::Receiver<()>);
 type Driving = http2::Connection<TokioIo<Greeted<LastWords<Transport>>>, Outgoing, Tasks>;
 
 // === impl Http2Dialer ===
@@ -66,7 +69,7 @@ impl Http2Dialer {
             .map_err(|error| format!("{endpoint} cannot stand in a URI: {error}"))?;
         let scheme = if endpoint.scheme.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
         let transport = self.connector.connect(endpoint).await?;
-        let (sender, mut driving, greeting) = self.handshake(transport, abort).await?;
+        let (sender, mut driving, greeting, left) = self.handshake(transport, abort).await?;
         tokio::select! {
             // What it said tells more than that it then hung up.
             biased;
@@ -82,7 +85,12 @@ impl Http2Dialer {
         }
         let pace = self.pace;
         let closed = async move {
-            match driving.await {
+            let ended = tokio::select! {
+                ended = driving => ended,
+                // Calls that it has taken go on in tasks of their own; those that it has not are given back.
+                Ok(()) = left => return "the server takes no more calls on this connection".to_owned(),
+            };
+            match ended {
                 Ok(()) => "the server closed the connection".to_owned(),
                 Err(error) => {
                     if too_many_pings(&error) {
@@ -95,13 +103,8 @@ impl Http2Dialer {
         Ok(Dialed::new(Http2 { sender, scheme, authority }, closed))
     }
 
-    async fn handshake(
-        &self,
-        transport: Transport,
-        abort: Abort,
-    ) -> Result<(SendRequest<Outgoing>, Driving, tokio::sync::oneshot::Receiver<Greeting>), hyper::Error>
-    {
-        let (io, greeting) = Greeted::new(LastWords::new(transport));
+    async fn handshake(&self, transport: Transport, abort: Abort) -> Result<Handshake, hyper::Error> {
+        let (io, greeting, left) = Greeted::new(LastWords::new(transport));
         let mut builder = http2::Builder::new(Tasks { abort });
         builder
             .timer(TokioTimer::new())
@@ -114,7 +117,7 @@ impl Http2Dialer {
                 .keep_alive_while_idle(keepalive.while_idle);
         }
         let (sender, driving) = builder.handshake(TokioIo::new(io)).await?;
-        Ok((sender, driving, greeting))
+        Ok((sender, driving, greeting, left))
     }
 }
 
