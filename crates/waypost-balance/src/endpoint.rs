@@ -3,9 +3,10 @@
 use crate::latency::{Gauge, Latency, Sample, Tick};
 use crate::padded::CachePadded;
 use arc_swap::ArcSwap;
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use waypost_model::{Endpoint, Instance, InstanceKey};
 
@@ -19,6 +20,7 @@ pub struct EndpointState {
     /// When its slow start began, in nanoseconds from `since`; [`UNSET`] until its first call after it came or came back.
     warming: AtomicU64,
     failures: AtomicU64,
+    annex: OnceLock<Box<dyn Any + Send + Sync>>,
     load: CachePadded<Load>,
 }
 
@@ -97,7 +99,8 @@ impl EndpointState {
         };
         let registered = ArcSwap::from_pointee((key, instance));
         let warming = AtomicU64::new(UNSET);
-        Self { endpoint, registered, warming, failures: AtomicU64::new(0), load: CachePadded::new(load) }
+        let load = CachePadded::new(load);
+        Self { endpoint, registered, warming, failures: AtomicU64::new(0), annex: OnceLock::new(), load }
     }
 
     /// Which instance this is.
@@ -108,6 +111,17 @@ impl EndpointState {
     /// The address that calls go to. It never changes.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// What a user of this crate keeps with each endpoint for as long as that is known, as counters of its own: made by the first
+    /// who asks. `None` if it is of another type, that somebody else has asked for first.
+    pub fn annex<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        self.annex.get_or_init(|| Box::new(make())).downcast_ref()
+    }
+
+    /// What is kept there by [`annex`](Self::annex), if anything of this type is.
+    pub fn annexed<T: Any>(&self) -> Option<&T> {
+        self.annex.get()?.downcast_ref()
     }
 
     /// The instance as last registered: weight, zone, version and metadata may change while the endpoint stays.

@@ -7,7 +7,8 @@ use crate::dial::Dial;
 use crate::driver::{Driver, Inbox, now};
 use crate::fleet::{self, Fleet, Outlook};
 use crate::http2::Http2Dialer;
-use crate::metrics::{ChannelMetrics, Counters};
+use crate::meter::Counters;
+use crate::metrics::ChannelMetrics;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::pool::{Board, Pool};
@@ -206,6 +207,18 @@ impl ChannelBuilder {
         self
     }
 
+    /// Asks every endpoint for its health by `grpc.health.v1.Health/Watch`, as gRFC A17 says, under the name of a service, which may
+    /// be empty for the server as a whole. By default nothing is asked, and what is connected takes calls. A service config may ask
+    /// as well, by `healthCheckConfig`.
+    ///
+    /// An endpoint that does not say `SERVING` gets no calls, those under way go on; one that serves no health service is taken to
+    /// be healthy. If the stream breaks, the endpoint gets no calls until it is watched again, after a
+    /// [`Backoff`](Self::backoff).
+    pub fn health_check(mut self, service: impl Into<Arc<str>>) -> Self {
+        self.settings.health_check = Some(service.into());
+        self
+    }
+
     /// What the service says of how it wants to be called: nothing by default. What it says counts more than the other settings
     /// here.
     pub fn service_config(mut self, config: ServiceConfig) -> Self {
@@ -243,16 +256,20 @@ impl ChannelBuilder {
             config_error: ArcSwapOption::empty(),
             scope: self.subscription.scope().clone(),
         });
+        let (health, asked) = watch::channel(settings.health_check.clone());
         let dialer = Http2Dialer {
             connector: Arc::clone(&self.connector),
             keepalive: settings.keepalive,
             pace: Arc::new(Pace::default()),
+            asked,
+            backoff: settings.backoff,
         };
         let pool = self.pool(dialer);
         let steering = Steering {
             shared: Arc::clone(&shared),
             settings: Arc::clone(&settings),
             tuning: pool.tuning(),
+            health,
             own,
         };
         steering.adopt(None);

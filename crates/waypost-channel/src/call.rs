@@ -9,6 +9,7 @@ use crate::extension::{HashKey, Idempotent, WaitForReady};
 use crate::http2::Http2;
 use crate::lease::Lease;
 use crate::ledger::Record;
+use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::plan::Plan;
 use crate::pool::{NotReady, Wish};
@@ -146,7 +147,7 @@ impl<'a> Call<'a> {
                         Some(again) if trail.unprocessed < MOST_UNPROCESSED => payload = again,
                         _ => return Verdict::Status(status),
                     }
-                    self.inner.shared.counters.sent_elsewhere();
+                    count(&self.inner.shared.counters.unprocessed);
                     continue;
                 }
                 Ended::Passed(status) => return Verdict::Status(status),
@@ -171,7 +172,7 @@ impl<'a> Call<'a> {
             if !self.pause(wait).await {
                 return verdict;
             }
-            self.inner.shared.counters.retried();
+            count(&self.inner.shared.counters.retries);
             payload = again;
         }
     }

@@ -8,7 +8,7 @@ use crate::pool::{NotReady, Pool};
 use crate::service_config::{InvalidServiceConfig, ServiceConfig};
 use crate::settings::Settings;
 use crate::shared::Shared;
-use crate::stats::ChannelStats;
+use crate::stats::{CallStats, ChannelStats};
 use crate::steering::{Documents, Steering};
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -83,6 +83,11 @@ impl Channel {
         self.inner.pool.wait_for(condition).await
     }
 
+    /// The calls since the channel was built.
+    pub fn call_stats(&self) -> CallStats {
+        self.inner.call_stats()
+    }
+
     /// Spreads calls by another policy from now on. Calls under way are not touched, and connections are kept: at no instant is
     /// there no endpoint to pick.
     pub fn set_policy(&self, policy: impl Into<Policy>) {
@@ -155,6 +160,10 @@ impl fmt::Debug for Channel {
 // === impl Inner ===
 
 impl Inner {
+    pub(crate) fn call_stats(&self) -> CallStats {
+        self.shared.counters.read()
+    }
+
     /// Starts what runs beside the calls on the runtime of the caller, if it does not run yet.
     pub(crate) fn start(&self) {
         self.started.get_or_init(|| {

@@ -3,10 +3,12 @@
 use crate::dial::{Abort, Dial, Dialed};
 use crate::fleet::ConnectionId;
 use crate::http2::{Http2, chain};
+use futures::future::ready;
+use futures::stream::{self, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use waypost_balance::EndpointState;
 use waypost_model::Endpoint;
@@ -19,7 +21,10 @@ pub(crate) struct Event<C = Http2> {
 }
 
 pub(crate) enum What<C> {
-    Connected(C),
+    /// Connected, and fit for calls, or why it is not.
+    Connected(C, Result<(), Arc<str>>),
+    /// It has become fit for calls, or is no longer, for this reason.
+    Fitness(Result<(), Arc<str>>),
     Failed(Arc<str>),
     Closed(Arc<str>),
 }
@@ -33,6 +38,8 @@ pub(crate) struct Attempt<D: Dial> {
     pub(crate) events: mpsc::UnboundedSender<Event<D::Connection>>,
     /// Ends the attempt, and the connection with all its streams.
     pub(crate) abort: CancellationToken,
+    /// It gets no new calls: whether it is fit for them is of no interest.
+    pub(crate) retired: CancellationToken,
 }
 
 // === impl Attempt ===
@@ -50,18 +57,45 @@ impl<D: Dial> Attempt<D> {
             () = self.abort.cancelled() => return,
             made = timeout(limit, self.dialer.dial(endpoint.clone(), Abort(self.abort.clone()))) => made,
         };
-        let Dialed { connection, closed } = match made {
+        let Dialed { connection, closed, fitness } = match made {
             Ok(Ok(dialed)) => dialed,
             Ok(Err(error)) => return tell(What::Failed(chain(&*error).into())),
             Err(_) => return tell(What::Failed(format!("not ready for calls within {limit:?}").into())),
         };
         tracing::debug!(%endpoint, "connected");
-        tell(What::Connected(connection));
-        let Some(closed) = closed else { return };
-        let cause = tokio::select! {
-            () = self.abort.cancelled() => "the connection was given up".into(),
-            cause = closed => cause,
+        let Some(mut closed) = closed else { return tell(What::Connected(connection, Ok(()))) };
+        let mut fitness = fitness.unwrap_or_else(|| stream::once(ready(Ok(()))).boxed());
+        let (mut untold, mut wanted) = (Some(connection), true);
+        let patience = sleep(limit);
+        tokio::pin!(patience);
+        let cause = loop {
+            tokio::select! {
+                () = self.abort.cancelled() => break "the connection was given up".into(),
+                cause = &mut closed => break cause,
+                // What asks keeps the connection open.
+                () = self.retired.cancelled(), if wanted => {
+                    wanted = false;
+                    fitness = stream::empty().boxed();
+                }
+                Some(verdict) = fitness.next() => {
+                    if verdict.is_err() {
+                        // As below: at once.
+                        self.state.close();
+                    }
+                    tell(match untold.take() {
+                        Some(connection) => What::Connected(connection, verdict),
+                        None => What::Fitness(verdict),
+                    });
+                }
+                () = &mut patience, if untold.is_some() => {
+                    let cause = format!("its health service has not answered within {limit:?}");
+                    return tell(What::Failed(cause.into()));
+                }
+            }
         };
+        if untold.is_some() {
+            return tell(What::Failed(cause));
+        }
         // At once, not when the driver gets to it: no later pick is to find this open.
         self.state.close();
         tracing::debug!(%endpoint, %cause, "connection closed");

@@ -1,5 +1,6 @@
 //! What a [`Pool`](crate::Pool) keeps to each endpoint, and how it comes by it.
 
+use crate::health::Fitness;
 use futures::future::BoxFuture;
 use std::error::Error as StdError;
 use std::fmt;
@@ -37,6 +38,8 @@ pub type DialError = Box<dyn StdError + Send + Sync>;
 pub struct Dialed<C> {
     pub(crate) connection: C,
     pub(crate) closed: Option<BoxFuture<'static, Arc<str>>>,
+    /// Whether calls may go over it, where that is known.
+    pub(crate) fitness: Option<Fitness>,
 }
 
 /// Says when a connection must end at once, with all its calls: the instance has left, and the time that its calls had is over.
@@ -58,12 +61,17 @@ impl<C> Dialed<C> {
     /// drives the connection. It is dropped when the connection is aborted.
     pub fn new<E: fmt::Display>(connection: C, closed: impl Future<Output = E> + Send + 'static) -> Self {
         let closed = async move { closed.await.to_string().into() };
-        Self { connection, closed: Some(Box::pin(closed)) }
+        Self { connection, closed: Some(Box::pin(closed)), fitness: None }
+    }
+
+    /// Calls go over it only while this says that they may. The connection is ready with its first word.
+    pub(crate) fn with_fitness(self, fitness: Fitness) -> Self {
+        Self { fitness: Some(fitness), ..self }
     }
 
     /// Something that does not close, since it is not connected.
     pub fn unconnected(connection: C) -> Self {
-        Self { connection, closed: None }
+        Self { connection, closed: None, fitness: None }
     }
 }
 

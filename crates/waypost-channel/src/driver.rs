@@ -44,6 +44,7 @@ pub(crate) struct Inbox {
 /// A connection, or an attempt to make one.
 struct Handle<C> {
     abort: CancellationToken,
+    retired: CancellationToken,
     stage: Stage<C>,
 }
 
@@ -129,14 +130,15 @@ impl<D: Dial> Driver<D> {
     fn on_event(&mut self, event: Event<D::Connection>, handles: &mut Handles<D::Connection>) {
         let Event { id, endpoint, what } = event;
         match what {
-            What::Connected(over) => {
+            What::Connected(over, fitness) => {
                 let state = self.fleet.state_of(&endpoint, id);
                 if let (Some(handle), Some(state)) = (handles.get_mut(&id), state) {
                     let suspicion = self.wards.suspicion();
                     handle.stage = Stage::Live(Arc::new(Connection { over, state, suspicion }));
-                    self.fleet.connected(&endpoint, id, now());
+                    self.fitness(&endpoint, id, fitness);
                 }
             }
+            What::Fitness(fitness) => self.fitness(&endpoint, id, fitness),
             What::Failed(error) => {
                 handles.remove(&id);
                 tracing::debug!(%endpoint, %error, "cannot connect");
@@ -152,6 +154,16 @@ impl<D: Dial> Driver<D> {
         }
     }
 
+    fn fitness(&mut self, endpoint: &Endpoint, id: ConnectionId, fitness: Result<(), Arc<str>>) {
+        match fitness {
+            Ok(()) => self.fleet.connected(endpoint, id, now()),
+            Err(cause) => {
+                tracing::debug!(%endpoint, %cause, "not fit for calls");
+                self.fleet.unfit(endpoint, id, cause, now());
+            }
+        }
+    }
+
     /// Does what the fleet wants done.
     fn perform(
         &mut self,
@@ -162,7 +174,10 @@ impl<D: Dial> Driver<D> {
             match action {
                 Action::Connect { id, state } => {
                     let abort = CancellationToken::new();
-                    handles.insert(id, Handle { abort: abort.clone(), stage: Stage::Connecting });
+                    let retired = CancellationToken::new();
+                    let handle =
+                        Handle { abort: abort.clone(), retired: retired.clone(), stage: Stage::Connecting };
+                    handles.insert(id, handle);
                     let attempt = Attempt {
                         id,
                         state,
@@ -170,12 +185,14 @@ impl<D: Dial> Driver<D> {
                         limit: self.connect_timeout,
                         events: events.clone(),
                         abort,
+                        retired,
                     };
                     tokio::spawn(attempt.run());
                 }
                 Action::Retire { id } => {
                     if let Some(handle) = handles.get_mut(&id) {
                         handle.stage = Stage::Leaving;
+                        handle.retired.cancel();
                     }
                 }
                 Action::Abort { id } => {

@@ -45,12 +45,13 @@ fn none_ready(text: &mut String, service: &str, census: &Census, subscription: &
     }
     write!(
         text,
-        " ({} registered, {} ready, {} idle, {} connecting, {} failing, {} ejected, {} unusable, {} draining, {} down",
+        " ({} registered, {} ready, {} idle, {} connecting, {} failing, {} unhealthy, {} ejected, {} unusable, {} draining, {} down",
         census.registered,
         census.count(LinkPhase::Ready),
         census.count(LinkPhase::Idle),
         census.count(LinkPhase::Connecting),
         census.count(LinkPhase::Waiting),
+        census.count(LinkPhase::Unfit),
         census.endpoints().filter(|endpoint| endpoint.ejection.is_some()).count(),
         census.unusable.len(),
         census.draining,

@@ -150,6 +150,19 @@ impl Fleet {
         self.settle(now);
     }
 
+    /// It is connected, and not fit for calls.
+    pub(crate) fn unfit(&mut self, endpoint: &Endpoint, id: ConnectionId, cause: Arc<str>, now: Instant) {
+        let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
+        link.state.close();
+        link.error = Some(cause);
+        let since = match link.phase {
+            Phase::Ready { since } | Phase::Unfit { since } => since,
+            _ => now,
+        };
+        self.shift(endpoint, Phase::Unfit { since });
+        self.settle(now);
+    }
+
     /// An attempt to connect has failed.
     pub(crate) fn failed(&mut self, endpoint: &Endpoint, id: ConnectionId, error: Arc<str>, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
@@ -291,13 +304,13 @@ impl Fleet {
             Phase::Queued { ticket, .. } => drop(self.queue.remove(&(ticket, endpoint.clone()))),
             Phase::Waiting { until } => drop(self.timers.remove(&(until, endpoint.clone()))),
             Phase::Connecting { .. } => self.attempts -= 1,
-            Phase::Idle { .. } | Phase::Ready { .. } => {}
+            Phase::Idle { .. } | Phase::Ready { .. } | Phase::Unfit { .. } => {}
         }
         match phase {
             Phase::Queued { ticket, .. } => drop(self.queue.insert((ticket, endpoint.clone()))),
             Phase::Waiting { until } => drop(self.timers.insert((until, endpoint.clone()))),
             Phase::Connecting { .. } => self.attempts += 1,
-            Phase::Idle { .. } | Phase::Ready { .. } => {}
+            Phase::Idle { .. } | Phase::Ready { .. } | Phase::Unfit { .. } => {}
         }
         self.census.update(endpoint, before, link);
         self.stirred.insert(endpoint.clone());

@@ -6,6 +6,7 @@ use crate::call::{Call, MOST_UNPROCESSED, Verdict};
 use crate::driver::now;
 use crate::http2::Http2;
 use crate::lease::Lease;
+use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::resend::{Hedges, Pushback};
 use crate::service_config::HedgingRule;
@@ -71,7 +72,7 @@ impl Race<'_> {
                 Ended::NotProcessed(status, _) => {
                     self.unprocessed += 1;
                     if self.unprocessed < MOST_UNPROCESSED {
-                        self.call.inner.shared.counters.sent_elsewhere();
+                        count(&self.call.inner.shared.counters.unprocessed);
                         // Attempts under way must not wait for an endpoint to become ready.
                         if self.running.is_empty() {
                             if let Err(status) = self.begin(number).await {
@@ -123,7 +124,7 @@ impl Race<'_> {
         match lease {
             Some(lease) => {
                 let number = self.hedges.sent(now());
-                self.call.inner.shared.counters.hedged();
+                count(&self.call.inner.shared.counters.hedges);
                 self.send(lease, number);
             }
             None => self.hedges.stop(),

@@ -1,8 +1,10 @@
 //! The connections of a channel: HTTP/2, as gRPC wants it.
 
+use crate::backoff::Backoff;
 use crate::connector::{Connector, Transport};
 use crate::dial::{Abort, Dial, DialError, Dialed};
 use crate::greeting::{Greeted, Greeting};
+use crate::health::{self, Asked};
 use crate::last_words::LastWords;
 use crate::outgoing::Outgoing;
 use crate::settings::Keepalive;
@@ -31,6 +33,8 @@ pub(crate) struct Http2Dialer {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) pace: Arc<Pace>,
+    pub(crate) asked: Asked,
+    pub(crate) backoff: Backoff,
 }
 
 /// Runs what belongs to a connection for as long as it is not aborted.
@@ -100,7 +104,9 @@ impl Http2Dialer {
                 }
             }
         };
-        Ok(Dialed::new(Http2 { sender, scheme, authority }, closed))
+        let connection = Http2 { sender, scheme, authority };
+        let fitness = health::follow(connection.clone(), self.asked, self.backoff);
+        Ok(Dialed::new(connection, closed).with_fitness(fitness))
     }
 
     async fn handshake(&self, transport: Transport, abort: Abort) -> Result<Handshake, hyper::Error> {

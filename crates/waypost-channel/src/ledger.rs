@@ -2,11 +2,13 @@
 
 use crate::code;
 use crate::driver::now;
+use crate::meter::{Meter, count};
 use crate::plan::Plan;
 use crate::shared::Shared;
 use crate::verdict::outcome;
 use crate::wards::Watched;
 use std::sync::Arc;
+use std::time::Instant;
 use tonic::Code;
 use tracing::{Span, field};
 use waypost_balance::Outcome;
@@ -15,6 +17,7 @@ use waypost_balance::Outcome;
 pub(crate) struct Record {
     shared: Arc<Shared>,
     plan: Arc<Plan>,
+    since: Instant,
     span: Span,
     open: bool,
 }
@@ -23,8 +26,14 @@ pub(crate) struct Record {
 pub(crate) struct UnderWay {
     shared: Arc<Shared>,
     started: Option<Watched>,
+    since: Instant,
     attempt: u32,
     span: Span,
+}
+
+/// Kept with the endpoint for as long as it is known.
+fn meter(started: &Watched) -> Option<&Meter> {
+    started.endpoint().annex(Meter::default)
 }
 
 // === impl Record ===
@@ -33,7 +42,7 @@ impl Record {
     pub(crate) fn new(shared: Arc<Shared>, plan: Arc<Plan>, path: &str) -> Self {
         let service = shared.service();
         let span = tracing::debug_span!("call", service, path, code = field::Empty);
-        Self { shared, plan, span, open: true }
+        Self { shared, plan, since: now(), span, open: true }
     }
 
     /// What attempts are spans of.
@@ -52,7 +61,7 @@ impl Record {
     fn close(&mut self, code: Code) {
         if std::mem::take(&mut self.open) {
             self.span.record("code", code::name(code));
-            self.shared.counters.ended(code);
+            self.shared.counters.ended(code, now().saturating_duration_since(self.since));
         }
     }
 }
@@ -74,7 +83,11 @@ impl UnderWay {
             attempt,
             outcome = field::Empty,
         );
-        Self { shared, started: Some(started), attempt, span }
+        let since = now();
+        if let Some(meter) = meter(&started) {
+            count(&meter.picks);
+        }
+        Self { shared, started: Some(started), since, attempt, span }
     }
 
     /// Names service, endpoint and attempt, for errors.
@@ -122,7 +135,14 @@ impl UnderWay {
                 _ => code::name(code),
             };
             self.span.record("outcome", told);
-            started.finished(now(), outcome);
+            let now = now();
+            let took = now.saturating_duration_since(self.since);
+            match (meter(&started), outcome) {
+                (None, _) | (_, Outcome::NotSent) => {}
+                (Some(meter), Outcome::Cancelled) => meter.ended(code, None),
+                (Some(meter), _) => meter.ended(code, Some(took)),
+            }
+            started.finished(now, outcome);
         }
     }
 }

@@ -64,12 +64,14 @@ mod explain;
 mod extension;
 mod fleet;
 mod greeting;
+mod health;
 mod hedge;
 mod http2;
 mod incoming;
 mod last_words;
 mod lease;
 mod ledger;
+mod meter;
 mod metrics;
 mod outgoing;
 mod plan;
@@ -94,6 +96,7 @@ pub use connector::{Connector, Duplex, TcpConnector, Transport};
 pub use dial::{Abort, Dial, DialError, Dialed, Unconnected};
 pub use extension::{EndpointInfo, HashKey, Idempotent, WaitForReady};
 pub use lease::Lease;
+pub use meter::{CodeCounts, LatencyHistogram};
 pub use metrics::ChannelMetrics;
 pub use policy::{Policy, UnknownPolicy};
 pub use pool::{NotReady, Pool, Wish};
@@ -102,7 +105,7 @@ pub use service_config::{
     Throttling,
 };
 pub use settings::{Keepalive, RetryPolicy};
-pub use stats::{ChannelStats, EndpointStats, EndpointStatus};
+pub use stats::{CallStats, ChannelStats, EndpointStats, EndpointStatus};
 pub use tokio_rustls::rustls;
 /// Policies with their options, and what one's own is made of.
 pub use waypost_balance as balance;

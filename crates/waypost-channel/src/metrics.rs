@@ -4,57 +4,61 @@
 //! each scrape, and one that has left is gone from the next.
 
 use crate::channel::Inner;
-use crate::code::{CODE_NAMES, CODES, index};
-use crate::stats::{ChannelStats, EndpointStats, EndpointStatus};
+use crate::code;
+use crate::meter::{CodeCounts, LatencyHistogram};
+use crate::stats::{CallStats, ChannelStats, EndpointStats, EndpointStatus};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tonic::Code;
 
 /// The metrics of any number of channels, under one set of names.
 ///
 /// Make one, [register](Self::register) it once, and give it to each
-/// [`ChannelBuilder::metrics`](crate::ChannelBuilder::metrics). A channel that is gone is gone from the metrics.
+/// [`ChannelBuilder::metrics`](crate::ChannelBuilder::metrics). A channel that is gone is gone from the metrics, and so is an endpoint
+/// that has left.
 ///
 /// | name | labels | |
 /// |---|---|---|
 /// | `waypost_channel_calls_total` | `service`, `code` | calls that have ended, by gRPC status |
+/// | `waypost_channel_call_seconds` | `service` | how long they took, with all their attempts: a histogram |
 /// | `waypost_channel_retries_total` | `service`, `kind` | attempts beyond the first: `retry` after a failure, `hedge`, or `unprocessed` by the endpoint before |
 /// | `waypost_channel_config_rejected_total` | `service` | service configs that were refused: the last good one stays |
 /// | `waypost_channel_instances` | `service` | registered instances |
 /// | `waypost_channel_endpoints` | `service`, `state` | endpoints by state |
-/// | `waypost_channel_in_flight` | `service`, `endpoint` | calls under way |
-/// | `waypost_channel_endpoint_calls_total` | `service`, `endpoint` | calls that have ended there |
-/// | `waypost_channel_endpoint_failures_total` | `service`, `endpoint` | of those, the ones that the endpoint failed |
-#[derive(Clone, Default)]
+/// | `waypost_channel_in_flight` | `service`, `endpoint` | attempts under way |
+/// | `waypost_channel_picks_total` | `service`, `endpoint` | attempts that were sent there |
+/// | `waypost_channel_endpoint_calls_total` | `service`, `endpoint` | attempts that have ended there |
+/// | `waypost_channel_endpoint_failures_total` | `service`, `endpoint`, `code` | of those, the ones that ended otherwise than with `OK`, by gRPC status; `CANCELLED` are those that the caller, or another hedge, has ended |
+/// | `waypost_channel_ejections_total` | `service`, `endpoint` | how often it was set aside because its calls went badly |
+/// | `waypost_channel_endpoint_seconds` | `service`, `endpoint` | how long those took that an endpoint has ended: a histogram |
+///
+/// Those of endpoints are left out for a channel with more endpoints than the [limit](Self::with_endpoint_limit).
+#[derive(Clone)]
 pub struct ChannelMetrics {
     channels: Arc<Mutex<Vec<Weak<Inner>>>>,
+    most_endpoints: Arc<AtomicUsize>,
 }
 
-/// What a channel counts.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// By gRPC code.
-    codes: [AtomicU64; CODES],
-    retried: AtomicU64,
-    sent_elsewhere: AtomicU64,
-    hedged: AtomicU64,
-    rejected_configs: AtomicU64,
+type Labels = Vec<(&'static str, String)>;
+
+enum Value {
+    Number(u64),
+    Latency(LatencyHistogram),
 }
 
-/// A label besides the service, and a value.
-type Point = (Option<(&'static str, String)>, u64);
+type Point = (Labels, Value);
 
 struct Family {
     name: &'static str,
     help: &'static str,
-    counter: bool,
+    kind: MetricType,
     points: fn(&Sample) -> Vec<Point>,
 }
 
@@ -62,99 +66,107 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "waypost_channel_calls",
         help: "Calls that have ended, by gRPC status",
-        counter: true,
-        points: Sample::calls,
+        kind: MetricType::Counter,
+        points: |sample| codes(&[], &sample.calls.codes),
+    },
+    Family {
+        name: "waypost_channel_call_seconds",
+        help: "How long calls took, with all their attempts",
+        kind: MetricType::Histogram,
+        points: |sample| vec![(Vec::new(), Value::Latency(sample.calls.latency))],
     },
     Family {
         name: "waypost_channel_retries",
         help: "Attempts beyond the first",
-        counter: true,
+        kind: MetricType::Counter,
         points: Sample::retries,
     },
     Family {
         name: "waypost_channel_config_rejected",
         help: "Service configs that were refused",
-        counter: true,
-        points: |sample| vec![(None, sample.rejected_configs)],
+        kind: MetricType::Counter,
+        points: |sample| vec![(Vec::new(), Value::Number(sample.calls.rejected_configs))],
     },
     Family {
         name: "waypost_channel_instances",
         help: "Registered instances",
-        counter: false,
-        points: Sample::instances,
+        kind: MetricType::Gauge,
+        points: |sample| vec![(Vec::new(), Value::Number(sample.stats.registered as u64))],
     },
     Family {
         name: "waypost_channel_endpoints",
         help: "Endpoints by state",
-        counter: false,
+        kind: MetricType::Gauge,
         points: Sample::states,
     },
     Family {
         name: "waypost_channel_in_flight",
-        help: "Calls under way",
-        counter: false,
+        help: "Attempts under way",
+        kind: MetricType::Gauge,
         points: |sample| sample.by_endpoint(|stats| u64::from(stats.in_flight)),
     },
     Family {
+        name: "waypost_channel_picks",
+        help: "Attempts that were sent to an endpoint",
+        kind: MetricType::Counter,
+        points: |sample| sample.by_endpoint(|stats| stats.picks),
+    },
+    Family {
         name: "waypost_channel_endpoint_calls",
-        help: "Calls that have ended at an endpoint",
-        counter: true,
+        help: "Attempts that have ended at an endpoint",
+        kind: MetricType::Counter,
         points: |sample| sample.by_endpoint(|stats| stats.calls),
     },
     Family {
         name: "waypost_channel_endpoint_failures",
-        help: "Calls that an endpoint failed",
-        counter: true,
-        points: |sample| sample.by_endpoint(|stats| stats.failures),
+        help: "Attempts that have ended at an endpoint otherwise than with OK, by gRPC status",
+        kind: MetricType::Counter,
+        points: Sample::failures,
+    },
+    Family {
+        name: "waypost_channel_ejections",
+        help: "How often an endpoint was set aside because its calls went badly",
+        kind: MetricType::Counter,
+        points: |sample| sample.by_endpoint(|stats| stats.ejections),
+    },
+    Family {
+        name: "waypost_channel_endpoint_seconds",
+        help: "How long attempts took that an endpoint has ended",
+        kind: MetricType::Histogram,
+        points: Sample::latencies,
     },
 ];
+
+const MOST_ENDPOINTS: usize = 1000;
 
 /// One channel at the time of the scrape.
 struct Sample {
     service: String,
-    codes: [u64; CODES],
-    retried: u64,
-    sent_elsewhere: u64,
-    hedged: u64,
-    rejected_configs: u64,
+    calls: CallStats,
     stats: ChannelStats,
-}
-
-// === impl Counters ===
-
-impl Counters {
-    /// A call has ended for its caller.
-    pub(crate) fn ended(&self, code: Code) {
-        self.codes[index(code)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A call is tried again after a failure.
-    pub(crate) fn retried(&self) {
-        self.retried.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A call goes to a further endpoint while it has no answer.
-    pub(crate) fn hedged(&self) {
-        self.hedged.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A service config was refused.
-    pub(crate) fn config_rejected(&self) {
-        self.rejected_configs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A call that was not processed goes to another endpoint.
-    pub(crate) fn sent_elsewhere(&self) {
-        self.sent_elsewhere.fetch_add(1, Ordering::Relaxed);
-    }
+    /// An address that has left and come back may still finish calls of its first life: it is shown once, and what was counted there
+    /// is added up.
+    endpoints: BTreeMap<String, Vec<usize>>,
 }
 
 // === impl ChannelMetrics ===
+
+impl Default for ChannelMetrics {
+    fn default() -> Self {
+        Self { channels: Arc::default(), most_endpoints: Arc::new(AtomicUsize::new(MOST_ENDPOINTS)) }
+    }
+}
 
 impl ChannelMetrics {
     /// Of no channel yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Shows no metrics of single endpoints for channels with more than so many: 1,000 by default. An endpoint has about 20 series.
+    pub fn with_endpoint_limit(self, endpoints: usize) -> Self {
+        self.most_endpoints.store(endpoints, Ordering::Relaxed);
+        self
     }
 
     /// Adds the metrics to `registry`. Once: a registry has no use for the same names twice.
@@ -169,27 +181,22 @@ impl ChannelMetrics {
     }
 
     fn samples(&self) -> Vec<Sample> {
+        let most = self.most_endpoints.load(Ordering::Relaxed);
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        channels.iter().filter_map(Weak::upgrade).map(|channel| Sample::of(&channel)).collect()
+        channels.iter().filter_map(Weak::upgrade).map(|channel| Sample::of(&channel, most)).collect()
     }
 }
 
 impl Collector for ChannelMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let samples = self.samples();
-        for Family { name, help, counter, points } in FAMILIES {
-            let kind = if *counter { MetricType::Counter } else { MetricType::Gauge };
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for Family { name, help, kind, points } in FAMILIES {
+            let mut family = encoder.encode_descriptor(name, help, None, *kind)?;
             for sample in &samples {
-                for (label, value) in points(sample) {
+                for (labels, value) in points(sample) {
                     let service = ("service", sample.service.clone());
-                    let labels: Vec<_> = std::iter::once(service).chain(label).collect();
-                    let point = family.encode_family(&labels)?;
-                    if *counter {
-                        ConstCounter::new(value).encode(point)?;
-                    } else {
-                        ConstGauge::new(value).encode(point)?;
-                    }
+                    let labels: Labels = std::iter::once(service).chain(labels).collect();
+                    value.encode(*kind, family.encode_family(&labels)?)?;
                 }
             }
         }
@@ -203,56 +210,95 @@ impl fmt::Debug for ChannelMetrics {
     }
 }
 
+// === impl Value ===
+
+impl Value {
+    fn encode(self, kind: MetricType, mut point: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        match self {
+            Self::Number(number) if matches!(kind, MetricType::Counter) => {
+                ConstCounter::new(number).encode(point)
+            }
+            Self::Number(number) => ConstGauge::new(number).encode(point),
+            Self::Latency(latency) => {
+                let bound =
+                    |bound: Option<std::time::Duration>| bound.map_or(f64::MAX, |bound| bound.as_secs_f64());
+                let buckets: Vec<_> = latency.buckets().map(|(at, count)| (bound(at), count)).collect();
+                let (sum, count) = (latency.sum().as_secs_f64(), latency.count());
+                point.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+            }
+        }
+    }
+}
+
 // === impl Sample ===
 
 impl Sample {
-    fn of(channel: &Inner) -> Self {
-        let counters = &channel.shared.counters;
-        Self {
-            service: channel.shared.service().to_owned(),
-            codes: std::array::from_fn(|code| counters.codes[code].load(Ordering::Relaxed)),
-            retried: counters.retried.load(Ordering::Relaxed),
-            sent_elsewhere: counters.sent_elsewhere.load(Ordering::Relaxed),
-            hedged: counters.hedged.load(Ordering::Relaxed),
-            rejected_configs: counters.rejected_configs.load(Ordering::Relaxed),
-            stats: channel.pool.stats(),
+    fn of(channel: &Inner, most_endpoints: usize) -> Self {
+        let stats = channel.pool.stats();
+        let mut endpoints: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        if stats.endpoints.len() <= most_endpoints {
+            for (index, endpoint) in stats.endpoints.iter().enumerate() {
+                endpoints.entry(endpoint.endpoint.to_string()).or_default().push(index);
+            }
         }
-    }
-
-    fn calls(&self) -> Vec<Point> {
-        let codes = CODE_NAMES.iter().zip(self.codes);
-        codes.filter(|(_, count)| *count > 0).map(|(name, count)| point("code", *name, count)).collect()
+        Self { service: channel.shared.service().to_owned(), calls: channel.call_stats(), stats, endpoints }
     }
 
     fn retries(&self) -> Vec<Point> {
-        let kinds = [("retry", self.retried), ("hedge", self.hedged), ("unprocessed", self.sent_elsewhere)];
-        kinds.map(|(kind, count)| point("kind", kind, count)).into()
-    }
-
-    fn instances(&self) -> Vec<Point> {
-        vec![(None, self.stats.registered as u64)]
+        let CallStats { retries, hedges, unprocessed, .. } = &self.calls;
+        let kinds = [("retry", retries), ("hedge", hedges), ("unprocessed", unprocessed)];
+        kinds.map(|(kind, count)| (vec![("kind", kind.to_owned())], Value::Number(*count))).into()
     }
 
     fn states(&self) -> Vec<Point> {
         let count = |state| self.stats.endpoints.iter().filter(|endpoint| endpoint.state == state).count();
-        EndpointStatus::ALL.map(|state| point("state", state.as_str(), count(state) as u64)).into()
+        let point = |state: EndpointStatus| {
+            (vec![("state", state.as_str().to_owned())], Value::Number(count(state) as u64))
+        };
+        EndpointStatus::ALL.map(point).into()
+    }
+
+    /// Each address with the endpoints that it has been.
+    fn lives(&self) -> impl Iterator<Item = (Labels, impl Iterator<Item = &EndpointStats>)> {
+        self.endpoints.iter().map(|(at, lives)| {
+            (
+                vec![("endpoint", at.clone())],
+                lives.iter().filter_map(|index| self.stats.endpoints.get(*index)),
+            )
+        })
     }
 
     fn by_endpoint(&self, value: fn(&EndpointStats) -> u64) -> Vec<Point> {
-        let endpoints = self.stats.endpoints.iter();
-        // An address that has left and come back may still finish calls of its first life: it is shown once.
-        let mut points: Vec<(String, u64)> =
-            endpoints.map(|stats| (stats.endpoint.to_string(), value(stats))).collect();
-        points.sort();
-        points.dedup_by(|(later, more), (first, sum)| {
-            let same = later == first;
-            *sum += if same { *more } else { 0 };
-            same
+        self.lives().map(|(labels, lives)| (labels, Value::Number(lives.map(value).sum()))).collect()
+    }
+
+    fn failures(&self) -> Vec<Point> {
+        let failures = self.lives().flat_map(|(labels, lives)| {
+            let mut sums: BTreeMap<i32, u64> = BTreeMap::new();
+            for (code, count) in
+                lives.flat_map(|stats| &stats.codes).filter(|(code, _)| *code != tonic::Code::Ok)
+            {
+                *sums.entry(i32::from(*code)).or_default() += count;
+            }
+            let sums: CodeCounts = sums.into_iter().map(|(code, count)| (code.into(), count)).collect();
+            codes(&labels, &sums)
         });
-        points.into_iter().map(|(at, value)| point("endpoint", at, value)).collect()
+        failures.collect()
+    }
+
+    fn latencies(&self) -> Vec<Point> {
+        let sum = |lives: &mut dyn Iterator<Item = &EndpointStats>| {
+            lives.fold(LatencyHistogram::default(), |sum, stats| sum.plus(&stats.latency))
+        };
+        self.lives().map(|(labels, mut lives)| (labels, Value::Latency(sum(&mut lives)))).collect()
     }
 }
 
-fn point(label: &'static str, of: impl Into<String>, value: u64) -> Point {
-    (Some((label, of.into())), value)
+/// A point for each code.
+fn codes(labels: &[(&'static str, String)], counts: &CodeCounts) -> Vec<Point> {
+    let point = |(code, count): &(tonic::Code, u64)| {
+        let code = ("code", code::name(*code).to_owned());
+        (labels.iter().cloned().chain([code]).collect(), Value::Number(*count))
+    };
+    counts.iter().map(point).collect()
 }

@@ -66,6 +66,7 @@ pub(crate) struct Settings {
     pub(crate) idempotent: HashSet<String>,
     pub(crate) all_idempotent: bool,
     pub(crate) wait_for_ready: bool,
+    pub(crate) health_check: Option<Arc<str>>,
     pub(crate) front: Front,
     pub(crate) extent: Extent,
 }
@@ -89,8 +90,6 @@ pub(crate) struct Tuning {
     pub(crate) outliers: Option<OutlierSettings>,
     /// What the service config says.
     pub(crate) configured: LoadBalancing,
-    /// Under which name the service config has the health of endpoints asked for.
-    pub(crate) health: Option<Arc<str>>,
 }
 
 // === impl Keepalive ===
@@ -219,7 +218,6 @@ impl Default for Tuning {
             policy: Policy::default(),
             outliers: Some(OutlierSettings::default()),
             configured: LoadBalancing::default(),
-            health: None,
         }
     }
 }
@@ -239,6 +237,7 @@ impl Default for Settings {
             idempotent: HashSet::new(),
             all_idempotent: false,
             wait_for_ready: false,
+            health_check: None,
             front: Front::default(),
             extent: Extent::default(),
         }

@@ -1,6 +1,6 @@
 //! What the calls of a channel and the bodies of their responses share.
 
-use crate::metrics::Counters;
+use crate::meter::Counters;
 use crate::plan::Plan;
 use crate::pool::service_of;
 use crate::service_config::InvalidServiceConfig;

@@ -1,8 +1,10 @@
 //! What a channel can say of itself at one instant.
 
 use crate::fleet::{Census, EndpointReport, LinkPhase};
+use crate::meter::{CodeCounts, LatencyHistogram, Meter};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use waypost_model::{Endpoint, InstanceKey};
 
 /// The state of a channel at one instant.
@@ -42,8 +44,32 @@ pub struct EndpointStats {
     pub ejections: u64,
     /// Why it is set aside now, and for how long: `5 failures in a row, for 30s`.
     pub ejection: Option<Arc<str>>,
+    /// Attempts of calls that were sent there. Zero in a [`Pool`](crate::Pool), which does not look into calls, as the next two are.
+    pub picks: u64,
+    /// Attempts that have ended there, by status; `CANCELLED` are those that the caller, or another hedge, has ended.
+    pub codes: CodeCounts,
+    /// How long those took that the endpoint has ended.
+    pub latency: LatencyHistogram,
     /// Why the last attempt to connect failed, or why the last connection was closed.
     pub last_error: Option<Arc<str>>,
+}
+
+/// The calls of a channel since it was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallStats {
+    /// Calls that have ended, by the status that their callers got; `CANCELLED` are those that the caller has ended.
+    pub codes: CodeCounts,
+    /// How long they took, with all their attempts.
+    pub latency: LatencyHistogram,
+    /// Attempts that followed a failure.
+    pub retries: u64,
+    /// Attempts that were sent while others were under way.
+    pub hedges: u64,
+    /// Attempts that followed one which was certainly not processed.
+    pub unprocessed: u64,
+    /// Service configs that were refused.
+    pub rejected_configs: u64,
 }
 
 /// What a channel does with an endpoint.
@@ -58,6 +84,8 @@ pub enum EndpointStatus {
     Ready,
     /// It is connected, and set aside because its calls went badly.
     Ejected,
+    /// It is connected, and does not serve: see [`ChannelBuilder::health_check`](crate::ChannelBuilder::health_check).
+    Unhealthy,
     /// It could not be connected to; the next attempt waits for its time.
     Waiting,
     /// It has left, and finishes the calls that it has.
@@ -97,9 +125,11 @@ impl EndpointStats {
             LinkPhase::Ready => EndpointStatus::Ready,
             LinkPhase::Idle => EndpointStatus::Idle,
             LinkPhase::Connecting => EndpointStatus::Connecting,
+            LinkPhase::Unfit => EndpointStatus::Unhealthy,
             LinkPhase::Waiting => EndpointStatus::Waiting,
             LinkPhase::Leaving => EndpointStatus::Leaving,
         };
+        let meter = report.state.annexed::<Meter>();
         Self {
             key: report.state.key(),
             endpoint: report.state.endpoint().clone(),
@@ -109,6 +139,9 @@ impl EndpointStats {
             failures: report.state.failures(),
             ejections: report.ejections,
             ejection: report.ejection.clone(),
+            picks: meter.map_or(0, |meter| meter.picks.load(Ordering::Relaxed)),
+            codes: meter.map(|meter| meter.codes.counts()).unwrap_or_default(),
+            latency: meter.map(|meter| meter.latency.read()).unwrap_or_default(),
             last_error: report.error.clone(),
         }
     }
@@ -118,8 +151,15 @@ impl EndpointStats {
 
 impl EndpointStatus {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Connecting, Self::Ready, Self::Ejected, Self::Waiting, Self::Leaving];
+    pub const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Connecting,
+        Self::Ready,
+        Self::Ejected,
+        Self::Unhealthy,
+        Self::Waiting,
+        Self::Leaving,
+    ];
 
     /// In lower case, as metrics have it.
     pub fn as_str(self) -> &'static str {
@@ -128,6 +168,7 @@ impl EndpointStatus {
             Self::Connecting => "connecting",
             Self::Ready => "ready",
             Self::Ejected => "ejected",
+            Self::Unhealthy => "unhealthy",
             Self::Waiting => "waiting",
             Self::Leaving => "leaving",
         }

@@ -1,5 +1,6 @@
 //! What a running channel is told anew: by its program, and by a service config that changes.
 
+use crate::meter::count;
 use crate::service_config::ServiceConfig;
 use crate::settings::{Settings, Tuning};
 use crate::shared::Shared;
@@ -16,6 +17,8 @@ pub(crate) struct Steering {
     pub(crate) settings: Arc<Settings>,
     /// What the driver is told.
     pub(crate) tuning: watch::Sender<Tuning>,
+    /// What connections ask the health of.
+    pub(crate) health: watch::Sender<Option<Arc<str>>>,
     /// The service config that the channel was built with.
     pub(crate) own: Arc<ServiceConfig>,
 }
@@ -32,9 +35,10 @@ impl Steering {
         let policy = &self.settings.retry;
         self.shared.plan.rcu(|plan| plan.next(Arc::clone(&config), policy));
         self.shared.config_error.store(None);
+        let configured = config.health_check.as_deref().map(Arc::from);
+        self.health.send_replace(configured.or_else(|| self.settings.health_check.clone()));
         self.tuning.send_modify(|tuning| {
             tuning.configured = config.load_balancing.clone().unwrap_or_default();
-            tuning.health = config.health_check.as_deref().map(Arc::from);
         });
     }
 
@@ -48,7 +52,7 @@ impl Steering {
             }
             Err(error) => {
                 tracing::warn!(service = self.shared.service(), %error, "the service config stays as it was");
-                self.shared.counters.config_rejected();
+                count(&self.shared.counters.rejected_configs);
                 self.shared.config_error.store(Some(Arc::new(error)));
             }
         }

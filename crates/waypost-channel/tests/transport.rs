@@ -178,6 +178,32 @@ async fn tls_server(tls: &Tls) -> (Endpoint, tokio_util::task::AbortOnDropHandle
     (address, tokio_util::task::AbortOnDropHandle::new(task))
 }
 
+/// As it is where `isSecure` is switched on server by server: each endpoint is spoken to as it says.
+#[tokio::test]
+async fn in_a_mixed_fleet_each_endpoint_is_spoken_to_as_it_asks() {
+    let tls = Tls::new();
+    let (secure, _server) = tls_server(&tls).await;
+    let plain = Server::healthy().await;
+    let (fleet, subscription) = Fleet::of(&[&plain]);
+    fleet.put(instance(1, secure));
+    let connector = TcpConnector::new().with_tls(trusting(&tls));
+    let channel = builder(subscription.clone()).connector(connector).build();
+    ready(&channel, 2).await;
+    let mut served = [0, 0];
+    for _ in 0..20 {
+        served[served_by(&check(&channel).await.unwrap())] += 1;
+    }
+    assert_eq!(served, [10, 10]);
+
+    // Without a configuration the secure one is left out, and told of.
+    let channel = builder(subscription).build();
+    ready(&channel, 1).await;
+    for _ in 0..10 {
+        assert_eq!(served_by(&check(&channel).await.unwrap()), 0);
+    }
+    assert_eq!(channel.stats().unusable.len(), 1);
+}
+
 /// What was there when the call was made, and what came later, in order.
 #[tokio::test]
 async fn a_streamed_request_reaches_the_server_whole() {
@@ -232,7 +258,9 @@ async fn metrics_are_those_of_the_endpoints_that_there_are() {
         r#"waypost_channel_endpoints{service="greeter",state="ready"} 1"#.to_owned(),
         format!(r#"waypost_channel_in_flight{{service="greeter",endpoint="{at}"}} 0"#),
         format!(r#"waypost_channel_endpoint_calls_total{{service="greeter",endpoint="{at}"}} 3"#),
-        format!(r#"waypost_channel_endpoint_failures_total{{service="greeter",endpoint="{at}"}} 0"#),
+        format!(r#"waypost_channel_picks_total{{service="greeter",endpoint="{at}"}} 3"#),
+        format!(r#"waypost_channel_endpoint_seconds_count{{service="greeter",endpoint="{at}"}} 3"#),
+        r#"waypost_channel_call_seconds_count{service="greeter"} 3"#.to_owned(),
     ] {
         assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
     }

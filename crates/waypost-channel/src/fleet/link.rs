@@ -54,6 +54,10 @@ pub(super) enum Phase {
     Ready {
         since: Instant,
     },
+    /// Connected, and not fit for calls: its health service says so.
+    Unfit {
+        since: Instant,
+    },
     Waiting {
         until: Instant,
     },
@@ -103,9 +107,13 @@ impl Link {
         matches!(self.phase, Phase::Ready { .. })
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. } | Phase::Unfit { .. })
+    }
+
     /// It counts among those that a client of a limited number of endpoints relies on.
     pub(super) fn is_sound(&self) -> bool {
-        self.is_ready() || self.failures == 0
+        self.is_ready() || (self.failures == 0 && !matches!(self.phase, Phase::Unfit { .. }))
     }
 
     /// A lazy client may send a call here, if need be after connecting.
@@ -115,7 +123,7 @@ impl Link {
     }
 
     pub(super) fn was_stable(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Ready { since } if now.saturating_duration_since(since) >= STABLE)
+        matches!(self.phase, Phase::Ready { since } | Phase::Unfit { since } if now.saturating_duration_since(since) >= STABLE)
     }
 
     pub(super) fn speaks_for(&self, key: &InstanceKey) -> bool {

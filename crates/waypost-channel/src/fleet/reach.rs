@@ -143,14 +143,16 @@ impl Fleet {
             self.actions.push(Action::Observe { state: Arc::clone(&link.state) });
         }
         let first = link.phase == Phase::Idle { first: true };
-        // In any order: were it that of the addresses, all clients would come to the first at the same time.
-        let ticket = self.rng.u64(..);
+        // In any order: were it that of the addresses, all clients would come to the first at the same time. But first attempts
+        // before repeated ones, of which a fleet that is half dead has enough for ever.
+        let ticket = self.rng.u64(..) >> 1 | u64::from(!first) << 63;
         self.shift(endpoint, Phase::Queued { first, ticket });
     }
 
     /// Whether there is room for another connection that a call wants.
     pub(super) fn has_room(&self) -> bool {
-        let made = self.census.count(LinkPhase::Ready) + self.census.count(LinkPhase::Connecting);
+        let phases = [LinkPhase::Ready, LinkPhase::Unfit, LinkPhase::Connecting];
+        let made: usize = phases.map(|phase| self.census.count(phase)).iter().sum();
         self.settings.reach.is_lazy() && self.settings.reach.most.is_none_or(|most| made < most)
     }
 
@@ -197,12 +199,12 @@ impl Fleet {
         if std::mem::take(&mut link.observed) {
             self.actions.push(Action::Forget { state: Arc::clone(&link.state) });
         }
-        if matches!(link.phase, Phase::Connecting { .. } | Phase::Ready { .. }) {
+        if link.is_connected() || matches!(link.phase, Phase::Connecting { .. }) {
             // The end of the old connection closes the old state, at whatever time: the next one needs one of its own.
             let fresh = EndpointState::new(link.state.key(), endpoint.clone(), link.state.instance(), now);
             let state = std::mem::replace(&mut link.state, Arc::new(fresh));
             let id = link.id;
-            if link.is_ready() {
+            if link.is_connected() {
                 link.usage = Usage::new(now);
                 self.actions.push(Action::Retire { id });
                 self.leaving.push(Leaving { id, state, until: now + self.settings.drain });

@@ -57,6 +57,7 @@ pub(crate) enum LinkPhase {
     Idle,
     Connecting,
     Ready,
+    Unfit,
     Waiting,
     Leaving,
 }
@@ -166,13 +167,14 @@ impl EndpointReport {
 // === impl LinkPhase ===
 
 impl LinkPhase {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 
     fn of(phase: Phase) -> Self {
         match phase {
             Phase::Idle { .. } => Self::Idle,
             Phase::Queued { .. } | Phase::Connecting { .. } => Self::Connecting,
             Phase::Ready { .. } => Self::Ready,
+            Phase::Unfit { .. } => Self::Unfit,
             Phase::Waiting { .. } => Self::Waiting,
         }
     }

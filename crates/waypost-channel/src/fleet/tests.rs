@@ -1,5 +1,7 @@
 //! The rules, without a network: every event is given by hand, and time is a number.
 
+mod reach;
+
 use super::*;
 use proptest::prelude::*;
 use waypost_model::{Freshness, Scope, SnapshotParts, Status};
@@ -91,6 +93,57 @@ impl Bench {
         self.now += time;
         self.fleet.tick(self.now);
         self.act();
+    }
+
+    /// A call wants this endpoint.
+    fn want(&mut self, port: u16) {
+        self.fleet.wanted(&endpoint(port), self.now);
+        self.act();
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Want(port) => self.want(port),
+            Step::Up(id, port) => self.up(&id.to_string(), port),
+            Step::Drain(id, port) => self.publish(&id.to_string(), Some((port, Status::Draining))),
+            Step::Remove(id) => self.publish(&id.to_string(), None),
+            Step::Connected(port) => self.connected(port),
+            Step::Failed(port) => self.failed(port),
+            Step::Closed(port) => self.closed(port),
+            Step::Pass(millis) => self.pass(Duration::from_millis(millis.into())),
+        }
+    }
+
+    /// What is kept up to date with each change is what a look at everything says.
+    fn check_books(&self) {
+        let (fleet, census) = (&self.fleet, self.fleet.census());
+        let links = || fleet.links.values();
+        let count = |phase: fn(&Phase) -> bool| links().filter(|link| phase(&link.phase)).count();
+        let connecting = count(|phase| matches!(phase, Phase::Connecting { .. }));
+        let queued = count(|phase| matches!(phase, Phase::Queued { .. }));
+        assert_eq!(census.count(LinkPhase::Ready), count(|phase| matches!(phase, Phase::Ready { .. })));
+        assert_eq!(census.count(LinkPhase::Waiting), count(|phase| matches!(phase, Phase::Waiting { .. })));
+        assert_eq!(census.count(LinkPhase::Idle), count(|phase| matches!(phase, Phase::Idle { .. })));
+        assert_eq!(census.count(LinkPhase::Connecting), connecting + queued);
+        assert_eq!(census.undecided(), count(|phase| phase.is_undecided()));
+        assert_eq!(census.untried(), count(|phase| phase.is_untried()));
+        assert_eq!((fleet.attempts, fleet.queue.len()), (connecting, queued));
+        assert_eq!(fleet.timers.len(), census.count(LinkPhase::Waiting));
+        assert_eq!(self.connecting.len(), connecting);
+        let leaving = census.count(LinkPhase::Leaving);
+        let reports: Vec<_> = census.endpoints().map(|report| report.state.endpoint().clone()).collect();
+        assert_eq!(reports[..reports.len() - leaving], fleet.links.keys().cloned().collect::<Vec<_>>());
+        assert!(
+            census.endpoints().zip(links()).all(|(report, link)| Arc::ptr_eq(&report.state, &link.state))
+        );
+        let observed: BTreeSet<_> =
+            links().filter(|link| link.observed).map(|link| Arc::as_ptr(&link.state)).collect();
+        assert_eq!(self.observed, observed);
+        let status = |status| self.published.instances().filter(|instance| instance.status == status).count();
+        assert_eq!(
+            (census.registered, census.draining, census.down),
+            (self.published.len(), status(Status::Draining), status(Status::Down))
+        );
     }
 
     fn act(&mut self) {
@@ -286,8 +339,9 @@ fn what_cannot_be_spoken_to_is_told() {
     assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
+    Want(u16),
     Up(u8, u16),
     Drain(u8, u16),
     Remove(u8),
@@ -305,7 +359,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => id.prop_map(Step::Remove),
         4 => port.clone().prop_map(Step::Connected),
         2 => port.clone().prop_map(Step::Failed),
-        2 => port.prop_map(Step::Closed),
+        2 => port.clone().prop_map(Step::Closed),
+        2 => port.prop_map(Step::Want),
         3 => (1_u16..8000).prop_map(Step::Pass),
     ]
 }
@@ -315,15 +370,8 @@ proptest! {
     fn whatever_happens_the_fleet_agrees_with_the_registry(steps in prop::collection::vec(step(), 0..120)) {
         let mut bench = Bench::new();
         for step in steps {
-            match step {
-                Step::Up(id, port) => bench.up(&id.to_string(), port),
-                Step::Drain(id, port) => bench.publish(&id.to_string(), Some((port, Status::Draining))),
-                Step::Remove(id) => bench.publish(&id.to_string(), None),
-                Step::Connected(port) => bench.connected(port),
-                Step::Failed(port) => bench.failed(port),
-                Step::Closed(port) => bench.closed(port),
-                Step::Pass(millis) => bench.pass(Duration::from_millis(millis.into())),
-            }
+            bench.take(step);
+            bench.check_books();
             let up: Vec<_> = bench.published.instances().filter(|i| i.status == Status::Up).collect();
             let aimed: BTreeSet<u16> = up.iter().map(|i| i.endpoints.primary().port).collect();
 

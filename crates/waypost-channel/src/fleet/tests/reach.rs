@@ -1,0 +1,196 @@
+//! Subsets, limits, and connections that are made when calls want them.
+
+use super::*;
+use crate::fleet::link::Phase;
+use std::num::NonZeroUsize;
+use waypost_balance::Subset;
+
+fn subset(size: usize) -> Reach {
+    let subset = Subset::new("client 1", NonZeroUsize::new(size).unwrap());
+    Reach { subset: Some(subset), lazy: None, most: None, attempts: usize::MAX }
+}
+
+fn lazy(idle: Duration) -> Reach {
+    Reach { subset: None, lazy: Some(idle), most: None, attempts: usize::MAX }
+}
+
+/// Ports 1 to `count` are up.
+fn bench(reach: Reach, count: u16) -> Bench {
+    let mut bench = Bench::with(reach);
+    for port in 1..=count {
+        bench.up(&port.to_string(), port);
+    }
+    bench
+}
+
+/// The ports in the order in which the client of [`subset`] connects.
+fn order(bench: &Bench) -> Vec<u16> {
+    bench.fleet.order.iter().map(|(_, endpoint)| endpoint.port).collect()
+}
+
+fn sorted(ports: &[u16]) -> Vec<u16> {
+    let mut ports = ports.to_vec();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn a_subset_is_all_that_is_connected_to() {
+    let mut bench = bench(subset(3), 10);
+    let order = order(&bench);
+    assert_eq!(bench.connecting(), sorted(&order[..3]));
+    for port in &order[..3] {
+        bench.connected(*port);
+    }
+    assert_eq!((bench.ready(), bench.connecting()), (sorted(&order[..3]), vec![]));
+    assert_eq!(bench.fleet.census().count(LinkPhase::Idle), 7);
+    assert_eq!(bench.observed.len(), 3);
+}
+
+#[test]
+fn one_that_cannot_be_connected_to_is_stood_in_for_until_it_can() {
+    let mut bench = bench(subset(3), 10);
+    let order = order(&bench);
+    bench.failed(order[0]);
+    assert_eq!(bench.connecting(), sorted(&order[1..4]));
+    for port in &order[1..4] {
+        bench.connected(*port);
+    }
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.connecting(), [order[0]]);
+    bench.connected(order[0]);
+    assert_eq!(bench.ready(), sorted(&order[..3]));
+    assert_eq!(bench.retired.len(), 1, "who stood in finishes its calls");
+}
+
+#[test]
+fn whoever_comes_first_takes_the_place_of_the_last_once_it_is_ready() {
+    let mut bench = Bench::with(subset(1));
+    // Ports that come in at ever better places of the order.
+    let rank = |port| Subset::new("client 1", NonZeroUsize::MIN).rank(&endpoint(port));
+    let mut ports: Vec<u16> = (1..=6).collect();
+    ports.sort_by_key(|port| std::cmp::Reverse(rank(*port)));
+    bench.up("0", ports[0]);
+    bench.connected(ports[0]);
+    for pair in ports.windows(2) {
+        bench.up(&pair[1].to_string(), pair[1]);
+        assert_eq!((bench.ready(), bench.connecting()), (vec![pair[0]], vec![pair[1]]));
+        bench.connected(pair[1]);
+        assert_eq!(bench.ready(), [pair[1]]);
+    }
+}
+
+#[test]
+fn only_so_many_attempts_are_made_at_a_time() {
+    let mut bench = bench(Reach { attempts: 2, subset: None, lazy: None, most: None }, 9);
+    for done in 0..9 {
+        assert_eq!(bench.connecting.len(), (9 - done).min(2));
+        assert_eq!(bench.fleet.census().count(LinkPhase::Connecting), 9 - done);
+        let port = bench.connecting()[0];
+        if port.is_multiple_of(3) { bench.failed(port) } else { bench.connected(port) }
+    }
+    assert_eq!(bench.ready().len(), 6);
+}
+
+#[test]
+fn a_lazy_client_connects_to_what_calls_want() {
+    let idle = Duration::from_secs(60);
+    let mut bench = bench(lazy(idle), 5);
+    assert!(bench.connecting().is_empty());
+    assert_eq!(bench.fleet.outlook(), Outlook::Connecting, "a call is to wait for what it asks for");
+    assert_eq!(bench.fleet.reachable().unwrap().len(), 5);
+    bench.want(3);
+    bench.want(3);
+    assert_eq!(bench.connecting(), [3]);
+    bench.connected(3);
+    assert_eq!((bench.ready(), bench.fleet.outlook()), (vec![3], Outlook::Ready));
+    // In use it stays, by a call that has ended as by one that goes on.
+    let state = Arc::clone(&bench.states()[0]);
+    for _ in 0..5 {
+        state.started(bench.now).finished(bench.now, waypost_balance::Outcome::Ok);
+        bench.pass(idle / 2);
+    }
+    let call = state.started(bench.now);
+    bench.pass(idle * 2);
+    assert_eq!(bench.ready(), [3]);
+    drop(call);
+    bench.pass(idle / 2);
+    bench.pass(idle);
+    assert!(bench.ready().is_empty());
+    assert_eq!((bench.retired.len(), bench.fleet.reachable().unwrap().len()), (1, 5));
+    bench.want(3);
+    assert_eq!(bench.connecting(), [3]);
+}
+
+#[test]
+fn a_lazy_client_keeps_to_its_limit() {
+    let mut bench = bench(Reach { most: Some(2), ..lazy(Duration::from_secs(60)) }, 5);
+    for port in 1..=5 {
+        bench.want(port);
+    }
+    assert_eq!(bench.connecting(), [1, 2]);
+    bench.failed(1);
+    bench.want(4);
+    assert_eq!(bench.connecting(), [2, 4]);
+}
+
+#[test]
+fn a_lazy_client_does_not_wait_for_what_has_failed_and_tries_it_again_when_it_is_wanted() {
+    let mut bench = bench(lazy(Duration::from_secs(60)), 1);
+    bench.want(1);
+    bench.failed(1);
+    assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
+    assert!(bench.fleet.reachable().unwrap().is_empty());
+    bench.pass(Duration::from_secs(10));
+    assert!(bench.connecting().is_empty());
+    assert_eq!(bench.fleet.reachable().unwrap().len(), 1);
+    bench.want(1);
+    assert_eq!((bench.connecting(), bench.fleet.outlook()), (vec![1], Outlook::Unavailable));
+    bench.connected(1);
+    assert_eq!(bench.fleet.outlook(), Outlook::Ready);
+}
+
+fn any_reach() -> impl Strategy<Value = Reach> {
+    let size = prop::option::of(1_usize..4);
+    (size, any::<bool>(), prop::option::of(1_usize..4), 1_usize..4).prop_map(
+        |(size, is_lazy, most, attempts)| Reach {
+            subset: size.and_then(|size| subset(size).subset),
+            lazy: is_lazy.then_some(Duration::from_secs(5)),
+            most: most.filter(|_| is_lazy),
+            attempts,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_limits_hold(reach in any_reach(), steps in prop::collection::vec(step(), 0..150)) {
+        let mut bench = Bench::with(reach.clone());
+        for step in steps {
+            bench.take(step);
+            bench.check_books();
+            let fleet = &bench.fleet;
+            prop_assert!(bench.connecting.len() <= reach.attempts);
+            let idle = |link: &Link| matches!(link.phase, Phase::Idle { .. });
+            if reach.lazy.is_some() {
+                let made = fleet.links.values().filter(|link| link.is_ready() || matches!(link.phase, Phase::Connecting { .. }));
+                prop_assert!(reach.most.is_none_or(|most| made.count() <= most));
+                let reachable = fleet.reachable().unwrap();
+                prop_assert!(reachable.iter().all(|state| state.gate() == waypost_balance::Gate::Open));
+            } else {
+                // Whatever is within is ready, on its way there, or waits for its time; and nothing else is.
+                prop_assert!(fleet.links.values().all(|link| link.within != idle(link)));
+            }
+            if let Some(subset) = &reach.subset {
+                let size = subset.size().get();
+                let within = || fleet.links.values().filter(|link| link.within);
+                let sound = within().filter(|link| link.is_sound()).count();
+                prop_assert!(sound >= size.min(fleet.links.len()) || within().count() == fleet.links.len());
+                let ready = within().filter(|link| link.is_ready()).count();
+                prop_assert!(reach.lazy.is_some() || ready <= size + 1, "{ready} of {size}");
+            } else {
+                prop_assert!(fleet.links.values().all(|link| link.within));
+            }
+        }
+    }
+}

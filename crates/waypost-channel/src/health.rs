@@ -1,0 +1,175 @@
+//! Active health checks: `grpc.health.v1.Health/Watch` on each connection, as in gRFC A17.
+
+use crate::backoff::Backoff;
+use crate::http2::Http2;
+use crate::outgoing::{Outgoing, Payload};
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::{Code, Status, Streaming};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+/// Whether an endpoint is fit for calls, or why it is not: each time that this changes.
+pub(crate) type Fitness = BoxStream<'static, Result<(), Arc<str>>>;
+
+/// Under which name the health of endpoints is asked for; `None` while it is not.
+pub(crate) type Asked = watch::Receiver<Option<Arc<str>>>;
+
+/// Follows the health of the server of one connection.
+struct Watcher {
+    connection: Http2,
+    asked: Asked,
+    backoff: Backoff,
+    /// Streams in a row that have ended without a word.
+    failures: u32,
+    state: State,
+}
+
+enum State {
+    /// The name is to be looked at.
+    Begin,
+    /// As long as another name is not asked for, nothing more is to be learnt.
+    Settled,
+    Watching(Box<Streaming<HealthCheckResponse>>),
+    /// The stream has ended.
+    Broken,
+}
+
+/// Requests on one connection, for clients that tonic generates.
+struct OnConnection(Http2);
+
+/// What the server of `connection` says of itself, for as long as this is polled.
+pub(crate) fn follow(connection: Http2, asked: Asked, backoff: Backoff) -> Fitness {
+    let watcher = Watcher { connection, asked, backoff, failures: 0, state: State::Begin };
+    stream::unfold(watcher, async |mut watcher| {
+        let verdict = watcher.next().await?;
+        Some((verdict, watcher))
+    })
+    .boxed()
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// `None` when the channel is gone.
+    async fn next(&mut self) -> Option<Result<(), Arc<str>>> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Broken) {
+                State::Begin => {
+                    let Some(name) = self.asked.borrow_and_update().clone() else {
+                        self.state = State::Settled;
+                        return Some(Ok(()));
+                    };
+                    let opened = tokio::select! {
+                        opened = open(self.connection.clone(), &name) => opened,
+                        changed = self.asked.changed() => {
+                            changed.ok()?;
+                            self.state = State::Begin;
+                            continue;
+                        }
+                    };
+                    match opened {
+                        Ok(stream) => self.state = State::Watching(Box::new(stream)),
+                        Err(status) => return Some(self.ended(&status)),
+                    }
+                }
+                State::Settled => {
+                    self.asked.changed().await.ok()?;
+                    self.state = State::Begin;
+                }
+                State::Watching(mut stream) => {
+                    let message = tokio::select! {
+                        message = stream.message() => message,
+                        changed = self.asked.changed() => {
+                            changed.ok()?;
+                            self.state = State::Begin;
+                            continue;
+                        }
+                    };
+                    match message {
+                        Ok(Some(answer)) => {
+                            self.failures = 0;
+                            self.state = State::Watching(stream);
+                            return Some(read(answer));
+                        }
+                        Ok(None) => {
+                            return Some(self.ended(&Status::unavailable("the server has ended the stream")));
+                        }
+                        Err(status) => return Some(self.ended(&status)),
+                    }
+                }
+                State::Broken => {
+                    self.failures = self.failures.saturating_add(1);
+                    let wait = self.backoff.delay(self.failures, fastrand::f64());
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        changed = self.asked.changed() => changed.ok()?,
+                    }
+                    self.state = State::Begin;
+                }
+            }
+        }
+    }
+
+    /// What the end of a stream says.
+    fn ended(&mut self, status: &Status) -> Result<(), Arc<str>> {
+        if status.code() == Code::Unimplemented {
+            // A17: it cannot be asked, so it is taken to be healthy, and not asked again.
+            self.state = State::Settled;
+            return Ok(());
+        }
+        self.state = State::Broken;
+        Err(format!("its health cannot be watched: {:?}: {}", status.code(), status.message()).into())
+    }
+}
+
+fn read(answer: HealthCheckResponse) -> Result<(), Arc<str>> {
+    match answer.status() {
+        ServingStatus::Serving => Ok(()),
+        ServingStatus::NotServing => Err("its health service says NOT_SERVING".into()),
+        ServingStatus::ServiceUnknown => Err("its health service says SERVICE_UNKNOWN".into()),
+        ServingStatus::Unknown => Err("its health service says UNKNOWN".into()),
+    }
+}
+
+async fn open(connection: Http2, service: &str) -> Result<Streaming<HealthCheckResponse>, Status> {
+    let mut origin = http::uri::Parts::default();
+    origin.scheme = Some(connection.scheme.clone());
+    origin.authority = Some(connection.authority.clone());
+    origin.path_and_query = Some(PathAndQuery::from_static("/"));
+    // All three parts are there, so this never falls back.
+    let origin = Uri::from_parts(origin).unwrap_or_default();
+    let mut client = HealthClient::with_origin(OnConnection(connection), origin);
+    Ok(client.watch(HealthCheckRequest { service: service.to_owned() }).await?.into_inner())
+}
+
+// === impl OnConnection ===
+
+impl tower::Service<Request<Body>> for OnConnection {
+    type Response = Response<Incoming>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Response<Incoming>, Self::Error>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // A connection that cannot take the request fails it.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut sender = self.0.sender.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            parts.version = Version::HTTP_2;
+            let (outgoing, _claim) = Outgoing::new(Payload::take(body, usize::MAX)?);
+            Ok(sender.send_request(Request::from_parts(parts, outgoing)).await?)
+        })
+    }
+}

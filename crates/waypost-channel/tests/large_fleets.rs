@@ -1,0 +1,265 @@
+//! Fleets that are too large to be connected to as a whole: subsets, limits, connections on demand; through a connector of one's
+//! own, since ten thousand servers do not fit on this machine.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use futures::future::BoxFuture;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::{Fleet, Server, answers, builder, check, check_with, info, instance, ready, within};
+use waypost_channel::{Channel, Connector, EndpointStatus, HashKey, Policy, Transport};
+use waypost_model::{Endpoint, Instance};
+
+/// Connects to servers that are in this process, one behind every address.
+#[derive(Debug, Clone, Default)]
+struct InMemory {
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Addresses that were connected to.
+    addresses: Mutex<BTreeSet<Endpoint>>,
+    /// Connections that are open, or being made.
+    open: AtomicUsize,
+    /// The most that were at any time.
+    most_open: AtomicUsize,
+}
+
+struct Open(Arc<Seen>);
+
+impl Seen {
+    fn open(self: &Arc<Self>) -> Open {
+        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_open.fetch_max(open, Ordering::SeqCst);
+        Open(Arc::clone(self))
+    }
+
+    fn addresses(&self) -> usize {
+        self.addresses.lock().unwrap().len()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Connector for InMemory {
+    fn refuses(&self, _endpoint: &Endpoint) -> Option<String> {
+        None
+    }
+
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Transport>> {
+        let open = self.seen.open();
+        self.seen.addresses.lock().unwrap().insert(endpoint);
+        Box::pin(async move {
+            let (client, server) = tokio::io::duplex(16 << 10);
+            tokio::spawn(async move {
+                let _open = open;
+                let service = service_fn(async |_| Ok::<_, Infallible>(answers::ok()));
+                // Ends with the connection, in whatever way.
+                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(server), service)
+                    .await;
+            });
+            Ok(Box::new(client) as Transport)
+        })
+    }
+}
+
+/// Connects to nobody, after a moment.
+#[derive(Debug, Clone, Default)]
+struct Nobody {
+    seen: Arc<Seen>,
+}
+
+impl Connector for Nobody {
+    fn refuses(&self, _endpoint: &Endpoint) -> Option<String> {
+        None
+    }
+
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Transport>> {
+        let open = self.seen.open();
+        self.seen.addresses.lock().unwrap().insert(endpoint);
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            drop(open);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        })
+    }
+}
+
+fn address(n: usize) -> Endpoint {
+    Endpoint::new(format!("10.1.{}.{}", n / 250, n % 250 + 1), 50051).unwrap()
+}
+
+fn fleet(size: usize) -> impl Iterator<Item = Instance> {
+    (0..size).map(|n| instance(n, address(n)))
+}
+
+fn some(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
+async fn keyed(channel: &Channel, key: usize) -> Endpoint {
+    let prepare = |request: &mut tonic::Request<_>| {
+        request.extensions_mut().insert(HashKey::of(key.to_string()));
+    };
+    info(&check_with(channel, prepare).await.unwrap()).endpoint.clone()
+}
+
+#[tokio::test]
+async fn of_ten_thousand_endpoints_a_client_connects_to_its_subset() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(10_000), []);
+    let mut subsets = Vec::new();
+    for client in ["frontend-1", "frontend-1", "frontend-2"] {
+        let connector = InMemory::default();
+        let channel = builder(subscription.clone())
+            .connector(connector.clone())
+            .subset(some(20))
+            .client_id(client)
+            .build();
+        ready(&channel, 20).await;
+        for _ in 0..200 {
+            check(&channel).await.unwrap();
+        }
+        let used: BTreeSet<Endpoint> = channel
+            .stats()
+            .endpoints
+            .iter()
+            .filter(|at| at.calls > 0)
+            .map(|at| at.endpoint.clone())
+            .collect();
+        assert_eq!((used.len(), connector.seen.addresses()), (20, 20));
+        subsets.push(used);
+    }
+    assert_eq!(subsets[0], subsets[1]);
+    assert!(subsets[0].intersection(&subsets[2]).count() < 10);
+}
+
+#[tokio::test]
+async fn a_limit_to_connections_is_a_subset_that_is_the_same_for_all_channels_of_a_process() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(500), []);
+    let connector = InMemory::default();
+    for _ in 0..2 {
+        let channel =
+            builder(subscription.clone()).connector(connector.clone()).max_connections(some(8)).build();
+        ready(&channel, 8).await;
+    }
+    assert_eq!(connector.seen.addresses(), 8);
+}
+
+#[tokio::test]
+async fn connections_on_demand_are_made_for_calls_and_not_before() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(10_000), []);
+    let connector = InMemory::default();
+    let channel = builder(subscription)
+        .connector(connector.clone())
+        .policy(Policy::maglev())
+        .connect_on_demand(Duration::from_secs(3600))
+        .build();
+    within(channel.wait_for(|stats| stats.registered == 10_000)).await;
+    assert_eq!(connector.seen.addresses(), 0);
+    // Three keys want three endpoints, and get them once they are connected.
+    let mut owners = BTreeSet::new();
+    for key in 0..3 {
+        let mut owner = keyed(&channel, key).await;
+        let before = owners.len();
+        within(channel.wait_for(|stats| stats.ready() > before)).await;
+        for _ in 0..1000 {
+            let next = keyed(&channel, key).await;
+            if std::mem::replace(&mut owner, next) == owner && !owners.contains(&owner) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        owners.insert(owner);
+    }
+    assert_eq!((owners.len(), connector.seen.addresses()), (3, 3));
+    for key in 0..3 {
+        assert!(owners.contains(&keyed(&channel, key).await));
+    }
+}
+
+#[tokio::test]
+async fn on_demand_a_client_keeps_to_its_limit_and_its_calls_share_what_there_is() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(1_000), []);
+    let connector = InMemory::default();
+    let channel = builder(subscription)
+        .connector(connector.clone())
+        .policy(Policy::least_request())
+        .connect_on_demand(Duration::from_secs(3600))
+        .max_connections(some(5))
+        .build();
+    for _ in 0..500 {
+        check(&channel).await.unwrap();
+    }
+    ready(&channel, 5).await;
+    assert_eq!(connector.seen.most_open.load(Ordering::SeqCst), 5);
+}
+
+#[tokio::test]
+async fn a_channel_on_demand_can_be_waited_for_like_any_other() {
+    let server = Server::healthy().await;
+    let (_registry, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).connect_on_demand(Duration::from_secs(3600)).build();
+    within(channel.ready()).await.unwrap();
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_on_demand_that_no_call_uses_is_closed_and_made_again() {
+    let server = Server::healthy().await;
+    let (_registry, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).connect_on_demand(Duration::from_millis(50)).build();
+    for connections in 1..=2 {
+        check(&channel).await.unwrap();
+        assert_eq!(server.connections(), connections);
+        within(channel.wait_for(|stats| stats.endpoints[0].state == EndpointStatus::Idle)).await;
+    }
+}
+
+/// Dead ones are not waited for for ever, and are named.
+#[tokio::test]
+async fn on_demand_a_fleet_that_is_dead_is_an_error() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(5), []);
+    let connector = Nobody::default();
+    let channel = builder(subscription)
+        .connector(connector.clone())
+        .connect_on_demand(Duration::from_secs(3600))
+        .build();
+    let error = check(&channel).await.unwrap_err();
+    assert!(error.message().contains("connection refused"), "{error}");
+    assert_eq!(connector.seen.addresses(), 5);
+}
+
+#[tokio::test]
+async fn ten_thousand_endpoints_are_not_connected_to_all_at_once() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(10_000), []);
+    let connector = Nobody::default();
+    let channel = builder(subscription).connector(connector.clone()).max_connecting(some(40)).build();
+    within(async {
+        while connector.seen.addresses() < 10_000 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(connector.seen.most_open.load(Ordering::SeqCst), 40);
+    drop(channel);
+}

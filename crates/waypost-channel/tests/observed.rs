@@ -1,0 +1,144 @@
+//! What is said of a call: in errors, in spans, in statistics.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use support::answers::{self, handler};
+use support::{Fleet, Server, builder, check, check_idempotent, check_with, ready, within};
+use tonic::Code;
+use tracing_subscriber::fmt::format::FmtSpan;
+use waypost_channel::ChannelMetrics;
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// Dies with the first request.
+async fn mortal() -> Server {
+    Server::start(handler(|_, kill| async move { answers::dies(kill).await })).await
+}
+
+#[tokio::test]
+async fn h49_an_error_names_service_endpoint_attempt_and_cause() {
+    let servers = [mortal().await, mortal().await];
+    let (_fleet, subscription) = Fleet::of(&[&servers[0], &servers[1]]);
+    let channel = builder(subscription).build();
+    ready(&channel, 2).await;
+    let error = check(&channel).await.unwrap_err();
+    let first = servers.iter().position(|server| server.calls() == 1).unwrap();
+    let at = servers[first].endpoint().to_string();
+    for part in ["greeter", &at, &format!("{first} at"), "attempt 1", "connection lost"] {
+        assert!(error.message().contains(part), "{part:?} is not in {error}");
+    }
+
+    // Of a call that was tried twice, the last attempt.
+    let servers = [mortal().await, mortal().await];
+    let (_fleet, subscription) = Fleet::of(&[&servers[0], &servers[1]]);
+    let retry = waypost_channel::RetryPolicy::default().with_max_attempts(2);
+    let channel = builder(subscription).retry(retry).build();
+    ready(&channel, 2).await;
+    let error = check_idempotent(&channel).await.unwrap_err();
+    for part in ["greeter", "attempt 2", "connection lost"] {
+        assert!(error.message().contains(part), "{part:?} is not in {error}");
+    }
+
+    let silent = Server::start(handler(|_, _| answers::never(support::signal()))).await;
+    let (_fleet, subscription) = Fleet::of(&[&silent]);
+    let channel = builder(subscription).build();
+    ready(&channel, 1).await;
+    let late = check_with(&channel, |request| request.set_timeout(std::time::Duration::from_millis(100)));
+    let error = late.await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    for part in ["greeter", &silent.endpoint().to_string(), "attempt 1", "before the deadline"] {
+        assert!(error.message().contains(part), "{part:?} is not in {error}");
+    }
+}
+
+#[tokio::test]
+async fn there_is_a_span_for_each_call_and_one_for_each_attempt() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let bad = Server::start(handler(|_, _| async { answers::in_headers(Code::Unavailable) })).await;
+    let (_fleet, subscription) = Fleet::of(&[&bad]);
+    let retry = waypost_channel::RetryPolicy::default().with_max_attempts(2);
+    let channel = builder(subscription).retry(retry).build();
+    ready(&channel, 1).await;
+    check_idempotent(&channel).await.unwrap_err();
+    let text = log.text();
+    let (call, at) = (r#"call{service="greeter" path="/grpc.health.v1.Health/Check""#, bad.endpoint());
+    for attempt in 1..=2 {
+        let span = format!(r#"attempt{{endpoint={at} attempt={attempt} outcome="UNAVAILABLE"}}"#);
+        let line = text.lines().find(|line| line.contains(&span) && line.contains("close"));
+        assert!(line.is_some_and(|line| line.contains(call)), "{span} in\n{text}");
+    }
+    assert!(text.contains(&format!(r#"{call} code="UNAVAILABLE"}}"#)), "{text}");
+}
+
+#[tokio::test]
+async fn failures_are_counted_by_code_for_each_endpoint_and_for_all_calls() {
+    let (bad, good) = (
+        Server::start(handler(|_, _| async { answers::in_headers(Code::Unavailable) })).await,
+        Server::healthy().await,
+    );
+    let (_fleet, subscription) = Fleet::of(&[&bad, &good]);
+    let metrics = ChannelMetrics::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let channel = builder(subscription).metrics(&metrics).build();
+    ready(&channel, 2).await;
+    for _ in 0..4 {
+        check_idempotent(&channel).await.unwrap();
+    }
+    let stats = within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+    let of =
+        |server: &Server| stats.endpoints.iter().find(|stats| stats.endpoint == server.endpoint()).unwrap();
+    let refusals = bad.calls() as u64;
+    assert_eq!(of(&bad).codes, [(Code::Unavailable, refusals)]);
+    assert_eq!((of(&good).codes.as_slice(), of(&good).picks), (&[(Code::Ok, 4)][..], 4));
+    assert_eq!(of(&good).latency.count(), 4);
+    let calls = channel.call_stats();
+    assert_eq!((calls.codes, calls.retries, calls.hedges), (vec![(Code::Ok, 4)], refusals, 0));
+    assert_eq!(calls.latency.count(), 4);
+
+    let scrape = |registry: &_| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        text
+    };
+    let at = bad.endpoint();
+    let line = format!(
+        r#"waypost_channel_endpoint_failures_total{{service="greeter",endpoint="{at}",code="UNAVAILABLE"}} {refusals}"#
+    );
+    let text = scrape(&registry);
+    assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
+    let _few = metrics.with_endpoint_limit(1);
+    let text = scrape(&registry);
+    assert!(!text.contains(&at.to_string()), "{text}");
+    assert!(text.contains("waypost_channel_call_seconds_bucket"), "{text}");
+}
