@@ -150,6 +150,35 @@ fn a_lazy_client_does_not_wait_for_what_has_failed_and_tries_it_again_when_it_is
     assert_eq!(bench.fleet.outlook(), Outlook::Ready);
 }
 
+/// A change of one endpoint among ten thousand costs what one endpoint costs.
+#[test]
+fn a_change_of_a_large_fleet_costs_what_it_changes() {
+    let all = |reach| {
+        let mut bench = bench(reach, 10_000);
+        (1..=10_000).for_each(|port| bench.connected(port));
+        bench
+    };
+    let everything = Reach { subset: None, lazy: None, most: None, attempts: usize::MAX };
+    for reach in [everything, subset(20)] {
+        let mut bench = all(reach);
+        bench.fleet.take_stirred();
+        let first = bench.ready()[0];
+        let mut parts = bench.published.to_parts();
+        let (moved, instance) = instance(&first.to_string(), 20_000);
+        parts.instances.insert(moved, Arc::new(instance));
+        let next = Arc::new(Snapshot::new(parts));
+        let (fleet, now) = (&mut bench.fleet, bench.now);
+        let counted = allocation_counter::measure(|| {
+            fleet.apply(&next, now);
+            let id = fleet.links.get(&endpoint(20_000)).map(|link| link.id).unwrap();
+            fleet.connected(&endpoint(20_000), id, now);
+            drop((fleet.take_actions(), fleet.take_stirred(), fleet.census()));
+        });
+        // Nodes of the trees that are kept, some of which are shared with the last census: kilobytes, where all is megabytes.
+        assert!(counted.count_total < 400 && counted.bytes_total < 100_000, "{counted:?}");
+    }
+}
+
 fn any_reach() -> impl Strategy<Value = Reach> {
     let size = prop::option::of(1_usize..4);
     (size, any::<bool>(), prop::option::of(1_usize..4), 1_usize..4).prop_map(
