@@ -32,6 +32,27 @@ use waypost_discovery::Subscription;
 use waypost_model::{Endpoint, Instance, Snapshot};
 
 /// Builds a [`Channel`]. Every setting has a default that is fit for use.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use waypost_channel::{Channel, OutlierSettings, Policy};
+/// # use waypost_model::Scope;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (_, subscription) = waypost_discovery::subscription::channel(Scope::Service("greeter".parse()?));
+/// let mut outliers = OutlierSettings::default();
+/// outliers.consecutive_failures = Some(10);
+/// let channel = Channel::builder(subscription)
+///     .policy(Policy::peak_ewma())
+///     .zone("eu-west-1a")
+///     .slow_start(Duration::from_secs(30))
+///     .outlier_detection(outliers)
+///     .build();
+/// // And later, with calls under way:
+/// channel.set_policy(Policy::maglev().hash_on_header(http::HeaderName::from_static("x-user")));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens before `build`"]
 pub struct ChannelBuilder {
     subscription: Subscription,

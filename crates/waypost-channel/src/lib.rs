@@ -26,6 +26,8 @@
 //!
 //! * It goes to an endpoint whose connection is ready, chosen by the [`Policy`]. A connection that closes is out of the choice
 //!   before the next pick. An address that is registered twice is one endpoint.
+//! * With a policy that hashes, calls with the same [`HashKey`] or [header](Policy::hash_on_header) go to the same endpoint. An
+//!   attempt after the first goes to an endpoint that the call has not tried, while there is one, under every policy.
 //! * If it was certainly not processed (the connection closed before it was sent, or the server refused it while going away), it
 //!   goes to another endpoint, whether or not it is idempotent.
 //! * If it is marked [`Idempotent`], it is tried again at another endpoint after `UNAVAILABLE` and after a lost connection,
@@ -42,6 +44,11 @@
 //!   HTTP/2 server does.
 //! * If its connection closes, it is connected to again: at once if the connection had held for a second, otherwise after a
 //!   [`Backoff`].
+//! * If its calls fail through its own fault, it is set aside for a while ([`ChannelBuilder::outlier_detection`]), and
+//!   [starts slowly](ChannelBuilder::slow_start) after that if asked to. Never are more set aside than the cap allows; if too few
+//!   are left, all are used.
+//! * Of a large fleet only a [subset](ChannelBuilder::subset) may be connected to, or what
+//!   [calls want](ChannelBuilder::connect_on_demand).
 //! * If it moves to another address, its old connection stays in use until the new one is ready.
 //! * If it drains or leaves, it gets no new calls; those that it has may go on for the
 //!   [`drain_timeout`](ChannelBuilder::drain_timeout).

@@ -397,13 +397,16 @@ async fn failures_of_many_calls_at_once_are_all_counted() {
             tokio::spawn(async move { check(&channel).await })
         })
         .collect();
-    failing.called(100).await;
-    gate.add_permits(100);
+    // All of them are picked before the first has failed.
+    failing.called(50).await;
+    good.called(50).await;
+    gate.add_permits(200);
     let mut failed = 0;
     for call in calls {
         failed += u64::from(within(call).await.unwrap().is_err());
     }
     within(channel.wait_for(|stats| is_ejected(stats, 0))).await;
     let stats = channel.stats();
-    assert_eq!((failed, stats.endpoints[position(&stats, 0)].failures), (100, 100));
+    assert_eq!(failed, failing.calls() as u64);
+    assert_eq!(stats.endpoints[position(&stats, 0)].failures, failed);
 }

@@ -127,7 +127,7 @@ use crate::discovery::DiscoveryOptions;
 
 /// What most programs need.
 pub mod prelude {
-    pub use crate::channel::{Channel, Idempotent, WaitForReady};
+    pub use crate::channel::{Channel, HashKey, Idempotent, Policy, WaitForReady};
     pub use crate::discovery::Subscription;
     pub use crate::model::{Change, Endpoint, Instance, InstanceId, ServiceName, Snapshot, Status};
     pub use crate::registry::{Registration, RegistrationState};
