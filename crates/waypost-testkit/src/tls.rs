@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -28,6 +28,7 @@ pub struct CertificateFiles {
     pub certificate: PathBuf,
     /// The private key, PKCS #8.
     pub key: PathBuf,
+    serial: [u8; 8],
 }
 
 #[derive(Debug)]
@@ -51,7 +52,9 @@ impl Tls {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters of the authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "waypost test authority");
+        // No two authorities have the same name.
+        let name = format!("waypost test authority {:016x}", fastrand::u64(..));
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key for the authority");
         let ca_pem = params.self_signed(&key).expect("the authority signs itself").pem();
         let ca = directory.path().join("ca.pem");
@@ -88,6 +91,33 @@ impl Tls {
     pub fn issue(&self, common_name: &str, hosts: &[&str]) -> CertificateFiles {
         issue(&self.inner.issuer, self.inner.directory.path(), common_name, hosts)
     }
+
+    /// As [`issue`](Self::issue); the certificate was valid for the year 2000 and no longer.
+    pub fn issue_expired(&self, common_name: &str, hosts: &[&str]) -> CertificateFiles {
+        issue_for(&self.inner.issuer, self.inner.directory.path(), common_name, hosts, Some([2000, 2001]))
+    }
+
+    /// A file with the authority's list of revoked certificates (PEM), which are these.
+    pub fn revoke(&self, certificates: &[&CertificateFiles]) -> PathBuf {
+        let revoked = certificates.iter().map(|files| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&files.serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.inner.issuer).expect("the authority signs its list");
+        let path = self.inner.directory.path().join("revocation-list.pem");
+        std::fs::write(&path, list.pem().expect("a list has a PEM form")).expect("the list is written");
+        path
+    }
 }
 
 impl Default for Tls {
@@ -116,9 +146,25 @@ fn issue(
     common_name: &str,
     hosts: &[&str],
 ) -> CertificateFiles {
+    issue_for(issuer, directory, common_name, hosts, None)
+}
+
+fn issue_for(
+    issuer: &Issuer<'static, KeyPair>,
+    directory: &Path,
+    common_name: &str,
+    hosts: &[&str],
+    valid: Option<[i32; 2]>,
+) -> CertificateFiles {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let mut params = CertificateParams::new(hosts).expect("parameters of a certificate");
     params.distinguished_name.push(DnType::CommonName, common_name);
+    // Positive, and as short as it is written.
+    let serial = (fastrand::u64(..) >> 1 | 1 << 62).to_be_bytes();
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    if let Some(years) = valid {
+        [params.not_before, params.not_after] = years.map(|year| date_time_ymd(year, 1, 1));
+    }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     // Both: etcd's JSON gateway is a client of its own server, with the server's certificate.
     params.extended_key_usages =
@@ -129,6 +175,7 @@ fn issue(
     let files = CertificateFiles {
         certificate: directory.join(format!("{common_name}.pem")),
         key: directory.join(format!("{common_name}-key.pem")),
+        serial,
     };
     std::fs::write(&files.certificate, certificate.pem()).expect("a certificate is written");
     std::fs::write(&files.key, key.serialize_pem()).expect("a key is written");

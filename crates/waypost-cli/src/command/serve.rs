@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use serde::Serialize;
 use waypost_embed::server::{
-    AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA, Server, StartError,
+    AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA, Server, ServerTls, StartError,
 };
 
 use crate::args::{UsageError, parse_duration};
@@ -27,6 +27,7 @@ Examples:
   waypost serve
   waypost serve --data-dir /var/lib/waypost --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://10.0.0.1:2379
   waypost serve --listen-client-urls http://127.0.0.1:2379,unix:///run/waypost.sock
+  waypost serve --listen-client-urls https://0.0.0.0:2379 --advertise-client-urls https://etcd.example:2379 --cert-file me.pem --key-file me.key
   waypost serve --data-dir new --restore snapshot.db     go on with what `etcdctl snapshot save` saved")]
 pub(crate) struct ServeArgs {
     /// The folder that holds everything; made if absent.
@@ -35,7 +36,7 @@ pub(crate) struct ServeArgs {
     /// The name in the list of members.
     #[arg(long, default_value = "default")]
     name: String,
-    /// Where to listen: http://HOST:PORT (port 0 takes a free one) or unix://PATH; separated by commas.
+    /// Where to listen: http[s]://HOST:PORT (port 0 takes a free one) or unix[s]://PATH, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379", value_name = "URLS")]
     listen_client_urls: Vec<String>,
     /// Where clients reach it, as the list of members tells them; by default where it listens, and necessary where that
@@ -45,6 +46,8 @@ pub(crate) struct ServeArgs {
     /// Who may connect to Unix sockets: the mode of their files.
     #[arg(long, default_value = "0600", value_parser = parse_mode, value_name = "MODE")]
     socket_mode: u32,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Bytes on disk at which writes are refused: 0 is 2 GiB, less is no limit.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "BYTES")]
     quota_backend_bytes: i64,
@@ -72,6 +75,30 @@ pub(crate) struct ServeArgs {
     /// Start with the content of this snapshot of etcd; the data directory must be new.
     #[arg(long, value_name = "FILE")]
     restore: Option<PathBuf>,
+}
+
+/// Certificates, as etcd names them. Files are PEM, and read again when they change.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsArgs {
+    /// The server's certificate, for https:// and unixs:// URLs.
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
+    /// Authority of clients' certificates: with it, every client must show one.
+    #[arg(long, value_name = "FILE")]
+    trusted_ca_file: Option<PathBuf>,
+    /// The common name of a client's certificate is its user, where it shows no token.
+    #[arg(long, requires = "trusted_ca_file", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", action = ArgAction::Set)]
+    client_cert_auth: bool,
+    /// Revoked certificates of clients.
+    #[arg(long, value_name = "FILE", requires = "trusted_ca_file")]
+    client_crl_file: Option<PathBuf>,
+    /// Make a certificate and sign it: DIR/fixtures/client/cert.pem of the data directory.
+    #[arg(long, conflicts_with = "cert_file", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, value_name = "BOOL", action = ArgAction::Set)]
+    auto_tls: bool,
 }
 
 /// How much history is kept.
@@ -139,10 +166,37 @@ impl ServeArgs {
             .progress_interval(self.watch_progress_notify_interval)
             .min_lease_ttl(i64::from((self.election_timeout * 3).div_ceil(2000)))
             .bcrypt_cost(self.bcrypt_cost);
+        let builder = match self.tls.options()? {
+            Some(tls) => builder.tls(tls),
+            None => builder,
+        };
         Ok(match self.restore {
             Some(snapshot) => builder.restore(snapshot),
             None => builder,
         })
+    }
+}
+
+// === impl TlsArgs ===
+
+impl TlsArgs {
+    fn options(self) -> Result<Option<ServerTls>, UsageError> {
+        let mut tls = match (self.cert_file, self.key_file) {
+            (Some(certificate), Some(key)) => ServerTls::files(certificate, key),
+            _ if self.auto_tls => ServerTls::self_signed(),
+            _ if self.trusted_ca_file.is_some() => {
+                let what = "--trusted-ca-file needs a certificate of the server: --cert-file and --key-file";
+                return Err(UsageError(what.to_owned()));
+            }
+            _ => return Ok(None),
+        };
+        if let Some(authority) = self.trusted_ca_file {
+            tls = tls.trusted_ca(authority);
+        }
+        if let Some(list) = self.client_crl_file {
+            tls = tls.client_crl(list);
+        }
+        Ok(Some(tls.client_cert_auth(self.client_cert_auth)))
     }
 }
 

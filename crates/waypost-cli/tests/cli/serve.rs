@@ -52,12 +52,28 @@ async fn a_snapshot_of_etcd_goes_on_here_once() {
 }
 
 #[tokio::test]
+async fn tls_with_a_certificate_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let args = ["serve", "--data-dir", &data, "--listen-client-urls", "https://127.0.0.1:0", "--auto-tls"];
+    let process = Process::spawn(&mut command(&args));
+    let line = process.wait_for_line(|line| line.starts_with("listening on "), PATIENCE).await;
+    let url = line.trim_start_matches("listening on ");
+    let authority = format!("{data}/fixtures/client/cert.pem");
+    let put = run(command(&["--endpoints", url, "--cacert", &authority, "kv", "put", "a", "b"])).await;
+    assert_eq!(put.code, 0, "{}", put.stderr);
+}
+
+#[tokio::test]
 async fn options_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").display().to_string();
     for (args, said) in [
         (["--listen-client-urls", "ftp://127.0.0.1:0"], "the scheme must be http, https, unix or unixs"),
         (["--listen-client-urls", "http://0.0.0.0:0"], "--advertise-client-urls"),
+        (["--listen-client-urls", "https://127.0.0.1:0"], "--cert-file"),
+        (["--trusted-ca-file", "ca.pem"], "--cert-file"),
+        (["--cert-file", "me.pem"], "--key-file"),
         (["--socket-mode", "rw"], "octal"),
         (["--auto-compaction-retention", "soon"], "--auto-compaction-retention soon"),
     ] {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::tls::TlsError;
 use crate::backend::BackendError;
 use crate::bolt::CopyError;
 use crate::mvcc::StoreError;
@@ -33,6 +34,9 @@ pub enum StartError {
         /// The URL that is listened on.
         url: String,
     },
+    /// There is no TLS to be had.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
     /// The data directory cannot be opened.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -12,13 +12,14 @@
 //! | `grpc.health.v1.Health` | `Check` and `Watch` of the server as a whole |
 //! | HTTP/1 | `/health`, `/livez`, `/readyz`, `/version` |
 //!
-//! Not there: TLS, `/metrics`, the JSON gateway, `RangeStream`.
+//! Not there: `/metrics`, the JSON gateway, `RangeStream`.
 
 mod address;
 mod authority;
 mod background;
 mod engine;
 mod error;
+mod front;
 mod hash;
 mod listener;
 mod options;
@@ -27,6 +28,7 @@ mod run;
 mod service;
 mod snapshot;
 mod socket;
+mod tls;
 mod wording;
 
 use tonic::{Code, Status};
@@ -34,6 +36,7 @@ use tonic::{Code, Status};
 pub use self::error::{RestoreError, StartError};
 pub use self::options::{AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA};
 pub use self::run::Server;
+pub use self::tls::{ServerTls, TlsError};
 use crate::error::Refusal;
 
 /// The version of etcd whose behaviour this is. Clients parse it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::StartError;
 use super::run::Server;
+use super::tls::ServerTls;
 use crate::kv::DEFAULT_MAX_OPS;
 
 /// What a server is started with; from [`Server::builder`].
@@ -15,6 +16,7 @@ pub struct Builder {
     pub(super) name: String,
     pub(super) listen: Vec<String>,
     pub(super) advertise: Vec<String>,
+    pub(super) tls: Option<ServerTls>,
     /// Of the files of Unix sockets.
     pub(super) socket_mode: u32,
     pub(super) restore: Option<PathBuf>,
@@ -64,6 +66,7 @@ impl Builder {
             name: "default".to_owned(),
             listen: vec!["http://127.0.0.1:2379".to_owned()],
             advertise: Vec::new(),
+            tls: None,
             socket_mode: 0o600,
             restore: None,
             options: Options {
@@ -106,6 +109,12 @@ impl Builder {
     /// address (`0.0.0.0`, `[::]`), which is none that a client could connect to.
     pub fn advertise<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
         self.advertise = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Certificates for `https://` and `unixs://`. Default: none, and such a URL is refused.
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

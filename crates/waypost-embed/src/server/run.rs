@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::address::{Address, Place};
 use super::engine::{Engine, Member, Shared};
 use super::error::RestoreError;
+use super::front::Front;
 use super::options::Builder;
 use super::socket::Listening;
+use super::tls::Tls;
 use super::{StartError, background, engine, listener, service};
 use crate::backend::Bucket;
 use crate::bolt::{self, Reader, seal};
@@ -88,11 +90,11 @@ impl Server {
     }
 
     pub(super) async fn start(builder: Builder) -> Result<Self, StartError> {
-        let Builder { data_dir, name, listen, advertise, socket_mode, restore, options } = builder;
+        let Builder { data_dir, name, listen, advertise, tls, socket_mode, restore, options } = builder;
         let addresses = parsed(&listen)?;
         parsed(&advertise)?;
-        if let Some(address) = addresses.iter().find(|address| address.secure) {
-            let reason = "TLS is not there yet".to_owned();
+        if let Some(address) = addresses.iter().find(|address| address.secure && tls.is_none()) {
+            let reason = "TLS needs a certificate: --cert-file and --key-file, or --auto-tls".to_owned();
             return Err(StartError::Url { url: address.url.clone(), reason });
         }
         // Ports first: one that is taken is found before a snapshot is restored. Files of sockets are replaced only by
@@ -106,6 +108,13 @@ impl Server {
         }
         let (folder, cache_bytes, restored) = (data_dir.clone(), options.cache_bytes, restore.is_some());
         let store = blocking(move || open(&folder, cache_bytes, restore.as_deref())).await?;
+        let tls = match tls {
+            Some(options) => {
+                let (folder, addresses) = (data_dir.clone(), addresses.clone());
+                Some(Arc::new(blocking(move || Ok(Tls::load(options, &folder, &addresses)?)).await?))
+            }
+            None => None,
+        };
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut listen_urls = Vec::with_capacity(addresses.len());
         for (address, port) in addresses.iter().zip(ports) {
@@ -135,10 +144,14 @@ impl Server {
         let engine = Engine::new(shared, queue);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        for listener in listeners {
-            let services = service::all(&engine, &stop);
-            tasks.spawn(listener::accept(listener, services, engine.clone(), stop.clone()));
+        let services = service::all(&engine, &stop).prepare();
+        let front = Front { services, engine: engine.clone() };
+        for (listener, address) in listeners.into_iter().zip(&addresses) {
+            let tls = tls.clone().filter(|_| address.secure);
+            tasks.spawn(listener::accept(listener, tls, front.clone(), stop.clone()));
         }
+        // The engine ends with the last of those who hold it.
+        drop(front);
         tasks.spawn(background::progress(engine.clone(), stop.clone()));
         tasks.spawn(background::compact(engine, stop.clone()));
         Ok(Self { urls, listen_urls, stop, tasks, writer: Some(writer), free })

@@ -13,3 +13,4 @@ mod limits;
 mod listen;
 mod restore;
 mod support;
+mod tls;

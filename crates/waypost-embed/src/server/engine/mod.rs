@@ -106,6 +106,16 @@ impl Engine {
         lock(&self.shared.auth).identify(token, self.shared.now())
     }
 
+    /// The user of this name, whoever vouches for it. With auth off, nobody.
+    pub(super) fn named(&self, name: &str) -> Identity {
+        let policy = self.policy();
+        if policy.is_enabled() {
+            Identity::User { name: name.into(), revision: policy.revision() }
+        } else {
+            Identity::Anonymous
+        }
+    }
+
     /// The header of an answer, at the visible revision.
     pub(super) fn header(&self) -> ResponseHeader {
         let revision = read(&self.shared.space).store().revision();

@@ -23,6 +23,7 @@ use waypost_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
 
 use super::GRPC_OVERHEAD;
 use super::engine::Engine;
+use super::tls::peer_of;
 use crate::auth::Identity;
 use crate::error::Refusal;
 
@@ -91,7 +92,12 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
 impl Service {
     /// Who calls.
     fn caller(&self, metadata: &MetadataMap) -> Result<Identity, Refusal> {
-        self.engine.identify(token(metadata))
+        let by_token = self.engine.identify(token(metadata));
+        // As etcd does: a token goes before a certificate, and one that is no good is as none.
+        match (by_token, peer_of(metadata)) {
+            (Ok(Identity::Anonymous) | Err(_), Some(name)) => Ok(self.engine.named(name)),
+            (by_token, _) => by_token,
+        }
     }
 
     /// Who calls, if it is any user.
