@@ -43,6 +43,9 @@ pub(crate) struct ServeArgs {
     /// is every address.
     #[arg(long, value_delimiter = ',', value_name = "URLS")]
     advertise_client_urls: Vec<String>,
+    /// Where to serve /metrics and /health only, for those who may not have a client's certificate.
+    #[arg(long, value_delimiter = ',', value_name = "URLS")]
+    listen_metrics_urls: Vec<String>,
     /// Who may connect to Unix sockets: the mode of their files.
     #[arg(long, default_value = "0600", value_parser = parse_mode, value_name = "MODE")]
     socket_mode: u32,
@@ -157,6 +160,7 @@ impl ServeArgs {
             .data_dir(self.data_dir)
             .name(self.name)
             .listen(self.listen_client_urls)
+            .listen_metrics(self.listen_metrics_urls)
             .advertise(self.advertise_client_urls)
             .socket_mode(self.socket_mode)
             .quota_backend_bytes(quota)

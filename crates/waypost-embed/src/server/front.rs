@@ -1,16 +1,17 @@
-//! What a request meets first: gRPC, or what is asked without it.
+//! What a request meets first: gRPC, the JSON gateway, or what is asked without either.
 
 use std::convert::Infallible;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use super::engine::Engine;
+use super::metrics::Call;
 use super::tls::Peer;
-use super::{plain, status, wording};
+use super::{gateway, plain, service, status, wording};
 use crate::error::Refusal;
 
 /// Answers the requests of a listener.
@@ -18,6 +19,8 @@ use crate::error::Refusal;
 pub(super) struct Front {
     pub(super) services: Routes,
     pub(super) engine: Engine,
+    /// Whether it tells how the server is, and nothing else.
+    pub(super) metrics_only: bool,
 }
 
 // === impl Front ===
@@ -28,20 +31,45 @@ impl Front {
         peer: Peer,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        if self.metrics_only {
+            return Ok(plain::answer_metrics(&self.engine, &request.into_parts().0).await);
+        }
         peer.mark(request.headers_mut());
         let grpc = request
             .headers()
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if !grpc {
-            return Ok(plain::answer(&self.engine, &request));
+        if grpc {
+            return Ok(self.grpc(request).await);
         }
+        match gateway::method(request.uri().path()) {
+            Some(method) if request.method() == Method::POST => {
+                Ok(gateway::call(self, method, request).await)
+            }
+            Some(_) => Ok(plain::only("POST")),
+            None => Ok(plain::answer(&self.engine, &request.into_parts().0).await),
+        }
+    }
+
+    /// Answers a call, whoever made gRPC of it.
+    pub(super) async fn grpc<B>(self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
         let version = request.headers().get("client-api-version");
         if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
-            return Ok(status(&Refusal::InvalidClientApiVersion).into_http());
+            return status(&Refusal::InvalidClientApiVersion).into_http();
         }
         let path = request.uri().path().to_owned();
-        let response = self.services.oneshot(request).await?;
-        Ok(wording::as_etcd_says(response, &path))
+        let call = Call::begin(&self.engine.shared.tallies, &path);
+        match self.services.oneshot(request).await {
+            Ok(response) => call.follow(wording::as_etcd_says(response, &path)),
+        }
+    }
+
+    /// Bytes that a message may have.
+    pub(super) fn message_limit(&self) -> usize {
+        service::message_limit(&self.engine)
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::Mended;
 use super::front::Front;
+use super::metrics::Metered;
 use super::socket::{Listening, Stream};
 use super::tls::{Peer, Tls};
 
@@ -99,6 +100,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { protocol, front, .. } = self;
+        let stream = Metered::new(stream, Arc::clone(&front.engine.shared.tallies));
         let service = tower::service_fn(move |request| front.clone().answer(peer.clone(), request));
         let stream = TokioIo::new(Mended::new(stream));
         let connection = protocol.serve_connection(stream, TowerToHyperService::new(service));

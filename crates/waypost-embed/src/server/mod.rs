@@ -10,9 +10,11 @@
 //! | `Maintenance` | all but downgrades, which cannot be done |
 //! | `Cluster` | `MemberList`; there is one member, and no second is let in |
 //! | `grpc.health.v1.Health` | `Check` and `Watch` of the server as a whole |
-//! | HTTP/1 | `/health`, `/livez`, `/readyz`, `/version` |
+//! | `grpc.reflection.v1`, `v1alpha` | all of it |
+//! | JSON | every method of the above but health's, `POST /v3/…` |
+//! | HTTP | `/health`, `/livez`, `/readyz`, `/metrics`, `/version` |
 //!
-//! Not there: `/metrics`, the JSON gateway, `RangeStream`.
+//! Not there: `RangeStream`.
 
 mod address;
 mod authority;
@@ -20,8 +22,10 @@ mod background;
 mod engine;
 mod error;
 mod front;
+mod gateway;
 mod hash;
 mod listener;
+mod metrics;
 mod options;
 mod plain;
 mod run;

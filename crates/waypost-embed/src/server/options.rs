@@ -15,6 +15,7 @@ pub struct Builder {
     pub(super) data_dir: PathBuf,
     pub(super) name: String,
     pub(super) listen: Vec<String>,
+    pub(super) listen_metrics: Vec<String>,
     pub(super) advertise: Vec<String>,
     pub(super) tls: Option<ServerTls>,
     /// Of the files of Unix sockets.
@@ -65,6 +66,7 @@ impl Builder {
             data_dir: PathBuf::from("default.waypost"),
             name: "default".to_owned(),
             listen: vec!["http://127.0.0.1:2379".to_owned()],
+            listen_metrics: Vec::new(),
             advertise: Vec::new(),
             tls: None,
             socket_mode: 0o600,
@@ -109,6 +111,13 @@ impl Builder {
     /// address (`0.0.0.0`, `[::]`), which is none that a client could connect to.
     pub fn advertise<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
         self.advertise = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// URLs at which `/metrics`, `/health`, `/livez` and `/readyz` are served, and nothing else: for those who may not have a
+    /// client's certificate. They stay where clients are served, too. Default: none.
+    pub fn listen_metrics<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
+        self.listen_metrics = urls.into_iter().map(Into::into).collect();
         self
     }
 

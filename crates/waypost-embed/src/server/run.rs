@@ -42,6 +42,7 @@ use crate::storage::{Store, StoreOptions};
 pub struct Server {
     urls: Vec<String>,
     listen_urls: Vec<String>,
+    metrics_urls: Vec<String>,
     stop: CancellationToken,
     /// Listeners with their connections, and what runs in the background.
     tasks: JoinSet<()>,
@@ -63,6 +64,11 @@ impl Server {
     /// URLs at which it listens, with the ports that it got.
     pub fn listen_urls(&self) -> &[String] {
         &self.listen_urls
+    }
+
+    /// URLs at which it tells only how it is, with the ports that it got.
+    pub fn metrics_urls(&self) -> &[String] {
+        &self.metrics_urls
     }
 
     /// URLs at which clients reach it: those that are advertised.
@@ -90,8 +96,11 @@ impl Server {
     }
 
     pub(super) async fn start(builder: Builder) -> Result<Self, StartError> {
-        let Builder { data_dir, name, listen, advertise, tls, socket_mode, restore, options } = builder;
-        let addresses = parsed(&listen)?;
+        let Builder { data_dir, name, listen, listen_metrics, advertise, tls, socket_mode, restore, options } =
+            builder;
+        let mut addresses = parsed(&listen)?;
+        let clients = addresses.len();
+        addresses.extend(parsed(&listen_metrics)?);
         parsed(&advertise)?;
         if let Some(address) = addresses.iter().find(|address| address.secure && tls.is_none()) {
             let reason = "TLS needs a certificate: --cert-file and --key-file, or --auto-tls".to_owned();
@@ -125,6 +134,7 @@ impl Server {
             listeners.push(listener);
             listen_urls.push(url);
         }
+        let metrics_urls = listen_urls.split_off(clients);
         let urls = if advertise.is_empty() { advertised(&listen_urls)? } else { advertise };
         let client_urls = urls.clone();
         let free = CancellationToken::new();
@@ -145,16 +155,17 @@ impl Server {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let services = service::all(&engine, &stop).prepare();
-        let front = Front { services, engine: engine.clone() };
-        for (listener, address) in listeners.into_iter().zip(&addresses) {
+        let front = Front { services, engine: engine.clone(), metrics_only: false };
+        for (at, (listener, address)) in listeners.into_iter().zip(&addresses).enumerate() {
+            let front = Front { metrics_only: at >= clients, ..front.clone() };
             let tls = tls.clone().filter(|_| address.secure);
-            tasks.spawn(listener::accept(listener, tls, front.clone(), stop.clone()));
+            tasks.spawn(listener::accept(listener, tls, front, stop.clone()));
         }
         // The engine ends with the last of those who hold it.
         drop(front);
         tasks.spawn(background::progress(engine.clone(), stop.clone()));
         tasks.spawn(background::compact(engine, stop.clone()));
-        Ok(Self { urls, listen_urls, stop, tasks, writer: Some(writer), free })
+        Ok(Self { urls, listen_urls, metrics_urls, stop, tasks, writer: Some(writer), free })
     }
 }
 

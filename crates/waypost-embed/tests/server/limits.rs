@@ -1,6 +1,5 @@
 //! What is refused, and what is asked without gRPC.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use waypost_embed::server::{Server, StartError};
 use waypost_proto::etcdserverpb as pb;
@@ -8,7 +7,7 @@ use waypost_proto::etcdserverpb::alarm_request::AlarmAction;
 use waypost_proto::etcdserverpb::kv_client::KvClient;
 use waypost_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, get_http};
 
 fn put(key: &str, bytes: usize) -> pb::PutRequest {
     pb::PutRequest { key: key.to_owned().into(), value: vec![7; bytes].into(), ..pb::PutRequest::default() }
@@ -58,7 +57,9 @@ async fn when_space_runs_out_there_is_an_alarm_until_it_is_disarmed() {
     let revision = kv.delete_range(delete).await.unwrap().into_inner().header.unwrap().revision;
     let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.errors.len(), 1, "{:?}", status.errors);
-    assert!(get_http(&fixture, "/health").await.contains(r#"{"health":"false","reason":"ALARM NOSPACE"}"#));
+    assert!(
+        get_http(fixture.url(), "/health").await.contains(r#"{"health":"false","reason":"ALARM NOSPACE"}"#)
+    );
 
     kv.compact(pb::CompactionRequest { revision, physical: true }).await.unwrap();
     maintenance.defragment(pb::DefragmentRequest {}).await.unwrap();
@@ -74,21 +75,10 @@ async fn when_space_runs_out_there_is_an_alarm_until_it_is_disarmed() {
 #[tokio::test]
 async fn health_and_version_without_grpc() {
     let fixture = Fixture::start().await;
-    assert!(get_http(&fixture, "/health").await.ends_with(r#"{"health":"true","reason":""}"#));
-    assert!(get_http(&fixture, "/version").await.contains(r#""etcdserver":"3.6.14""#));
-    assert!(get_http(&fixture, "/readyz").await.ends_with("ok\n"));
-    assert!(get_http(&fixture, "/v2/keys").await.starts_with("HTTP/1.1 404"));
-}
-
-/// The whole answer of a GET.
-async fn get_http(fixture: &Fixture, path: &str) -> String {
-    let address = fixture.url().trim_start_matches("http://");
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    assert!(get_http(fixture.url(), "/health").await.ends_with(r#"{"health":"true","reason":""}"#));
+    assert!(get_http(fixture.url(), "/version").await.contains(r#""etcdserver":"3.6.14""#));
+    assert!(get_http(fixture.url(), "/readyz").await.ends_with("ok\n"));
+    assert!(get_http(fixture.url(), "/v2/keys").await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]

@@ -9,8 +9,11 @@
 
 mod clients;
 mod ends;
+mod gateway;
 mod limits;
 mod listen;
+mod metrics;
+mod reflection;
 mod restore;
 mod support;
 mod tls;

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 use waypost_embed::server::{Builder, Server};
 use waypost_etcd::{Client, ClientOptions};
@@ -102,4 +103,15 @@ pub(crate) fn tool(ctl: Ctl, name: &str) -> PathBuf {
         }
     };
     std::env::var_os(variable).map_or(usual, PathBuf::from).with_file_name(name)
+}
+
+/// The whole answer of a GET.
+pub(crate) async fn get_http(url: &str, path: &str) -> String {
+    let address = url.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }

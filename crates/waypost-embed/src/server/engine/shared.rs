@@ -13,6 +13,7 @@ use crate::auth::{Auth, Policy};
 use crate::backend::{Backend as _, WriteBatch};
 use crate::kv::KeySpace;
 use crate::mvcc::StoreError;
+use crate::server::metrics::Tallies;
 use crate::server::options::Options;
 use crate::storage::Store;
 use crate::watch::{Hub, HubOptions, StreamId};
@@ -28,6 +29,7 @@ pub(in crate::server) struct Shared {
     pub(in crate::server) watches: Mutex<Watches>,
     /// Told when a watch stream opens: its progress is due earlier than that of others perhaps.
     pub(in crate::server) opened: Notify,
+    pub(in crate::server) tallies: Arc<Tallies>,
     pub(in crate::server) member: Member,
     pub(in crate::server) options: Options,
     /// Requests that wait to be written, and their bytes.
@@ -78,6 +80,7 @@ impl Shared {
             alarms: Mutex::new(alarms),
             watches: Mutex::new(Watches { hub, wakers: HashMap::new() }),
             opened: Notify::new(),
+            tallies: Arc::default(),
             member,
             options,
             waiting: AtomicUsize::new(0),

@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use waypost_proto::mvccpb::event::EventType;
 use waypost_proto::mvccpb::{Event, KeyValue};
 
 use super::desk::Settles;
@@ -97,7 +98,14 @@ impl Writer<'_> {
         let shared = self.shared;
         let mut settles = Settles::default();
         let (batch, published) = self.apply(jobs, &mut settles);
-        match shared.backend.commit(batch) {
+        let requests = settles.now.len() + settles.later.len();
+        let (empty, started) = (batch.is_empty(), Instant::now());
+        let outcome = shared.backend.commit(batch);
+        if !empty {
+            shared.tallies.sync.observe(started.elapsed().as_secs_f64());
+            shared.tallies.batch.observe(f64::from(u32::try_from(requests).unwrap_or(u32::MAX)));
+        }
+        match outcome {
             Ok(()) => {
                 self.committed(&published);
                 for settle in settles.now {
@@ -113,6 +121,7 @@ impl Writer<'_> {
             Err(error) => {
                 tracing::error!(%error, "a batch of writes failed, and is undone");
                 let refusal = self.roll_back(error);
+                shared.tallies.failed.inc_by(requests as u64);
                 for settle in settles.now.into_iter().chain(settles.later) {
                     settle(Err(refusal.clone()));
                 }
@@ -146,6 +155,7 @@ impl Writer<'_> {
         if now >= self.pause_until {
             for revoked in desk.space.lease_tick(now, LEASES) {
                 desk.applied(revoked);
+                shared.tallies.leases_expired.inc();
             }
             if desk.space.store().is_compacting() {
                 desk.space.compaction_step(COMPACTION_KEYS);
@@ -186,6 +196,12 @@ impl Writer<'_> {
             }
             space.store().compacted()
         };
+        for change in published.iter().flat_map(|(_, changes)| changes) {
+            match change.event.r#type() {
+                EventType::Put => shared.tallies.puts.inc(),
+                EventType::Delete => shared.tallies.deletes.inc(),
+            };
+        }
         shared.with_hub(|hub| {
             for (revision, changes) in published {
                 let events: Vec<Event> = changes.iter().map(|change| change.event.clone()).collect();

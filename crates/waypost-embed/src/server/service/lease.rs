@@ -47,6 +47,7 @@ impl Lease for Service {
                     Ok(desk.applied(applied))
                 })
                 .await?;
+            self.engine.shared.tallies.leases_revoked.inc();
             self.engine.complete(&mut answer.header);
             Ok(answer)
         };
@@ -153,6 +154,7 @@ impl Engine {
                 Ok(desk.applied(applied))
             })
             .await?;
+        self.shared.tallies.leases_granted.inc();
         self.complete(&mut answer.header);
         Ok(answer)
     }
@@ -171,6 +173,9 @@ impl Engine {
                 .await?
             }
         };
+        if answer.ttl > 0 {
+            self.shared.tallies.leases_renewed.inc();
+        }
         self.complete(&mut answer.header);
         Ok(answer)
     }

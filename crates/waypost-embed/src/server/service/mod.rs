@@ -40,7 +40,7 @@ pub(super) struct Service {
 type Answer<A> = Result<Response<A>, Status>;
 
 /// Names of the services.
-pub(super) const NAMES: [&str; 9] = [
+pub(super) const NAMES: [&str; 11] = [
     pb::kv_server::SERVICE_NAME,
     pb::watch_server::SERVICE_NAME,
     pb::lease_server::SERVICE_NAME,
@@ -50,6 +50,8 @@ pub(super) const NAMES: [&str; 9] = [
     v3lockpb::lock_server::SERVICE_NAME,
     v3electionpb::election_server::SERVICE_NAME,
     tonic_health::pb::health_server::SERVICE_NAME,
+    tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+    tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME,
 ];
 
 /// Adds services, with the limit of what they receive; what they send has none.
@@ -63,12 +65,17 @@ macro_rules! add {
     };
 }
 
+/// Bytes that a message may have which is received.
+pub(super) fn message_limit(engine: &Engine) -> usize {
+    engine.shared.options.max_request_bytes.saturating_add(GRPC_OVERHEAD)
+}
+
 /// All services.
 pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let hashing = Arc::new(Semaphore::new(processors));
     let service = Service { engine: engine.clone(), stop: stop.clone(), hashing };
-    let limit = engine.shared.options.max_request_bytes.saturating_add(GRPC_OVERHEAD);
+    let limit = message_limit(engine);
     let mut routes = Routes::default();
     add!(
         routes,
@@ -84,7 +91,19 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
         v3electionpb::election_server::ElectionServer<Service>,
         tonic_health::pb::health_server::HealthServer<Service>,
     );
-    routes
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(waypost_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (described().build_v1(), described().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        // A test sees that they are good.
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "the descriptors of the services are no good: there is no reflection");
+            routes
+        }
+    }
 }
 
 // === impl Service ===
