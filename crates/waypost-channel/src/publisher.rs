@@ -112,7 +112,7 @@ impl<C: Clone> Publisher<C> {
         });
         drop(before);
         (self.roster_changed, self.reach_changed) = (false, false);
-        let size = table.connections.len();
+        let size = table.connections.len().max(table.on_demand.as_ref().map_or(0, |all| all.slots.len()));
         self.not_before = (size >= LARGE)
             .then(|| now + GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)));
         self.past.push(self.board.table.swap(table));

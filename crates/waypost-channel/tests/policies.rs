@@ -4,9 +4,9 @@
 mod support;
 
 use std::collections::BTreeSet;
-use support::{Fleet, Server, builder, check, check_with, instance, ready, served_by, within};
+use support::{Fleet, Server, answers, builder, check, check_with, instance, ready, served_by, within};
 use tokio_util::sync::CancellationToken;
-use waypost_channel::{Channel, HashKey, Policy};
+use waypost_channel::{Channel, HashKey, Policy, RetryPolicy};
 
 async fn servers(count: usize) -> Vec<Server> {
     let mut servers = Vec::new();
@@ -105,6 +105,29 @@ async fn calls_stay_in_the_own_zone_under_every_policy() {
             seen.insert(owner(&channel, &call.to_string()).await);
         }
         assert_eq!(seen, BTreeSet::from([1, 4]), "{name}");
+    }
+}
+
+/// Three attempts find the one of three that works, whatever was picked first: none goes to the same endpoint twice.
+#[tokio::test]
+async fn a_retry_goes_to_another_endpoint_under_every_policy() {
+    let failing =
+        || Server::start(answers::handler(async |_, _| answers::in_headers(tonic::Code::Unavailable)));
+    let servers = [failing().await, failing().await, Server::healthy().await];
+    let (_fleet, subscription) = Fleet::of(&servers.iter().collect::<Vec<_>>());
+    for name in Policy::NAMES {
+        let before = servers[2].calls();
+        let channel = builder(subscription.clone())
+            .policy(name.parse::<Policy>().unwrap())
+            .outlier_detection(None)
+            .retry(RetryPolicy::default().with_budget(1000, 1.0, 1000))
+            .all_idempotent()
+            .build();
+        ready(&channel, 3).await;
+        for key in 0..30 {
+            assert_eq!(owner(&channel, &key.to_string()).await, 2, "{name}");
+        }
+        assert_eq!(servers[2].calls(), before + 30);
     }
 }
 
