@@ -150,6 +150,11 @@ pub trait Backend: Send + Sync {
 
     /// Space taken.
     fn size(&self) -> Result<Size, BackendError>;
+
+    /// [`Size::allocated`] alone, which is asked for often.
+    fn allocated(&self) -> Result<u64, BackendError> {
+        self.size().map(|size| size.allocated)
+    }
 }
 
 /// A backend without a disk: what is committed is gone with it.

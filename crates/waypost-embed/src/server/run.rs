@@ -200,7 +200,7 @@ fn advertised(bound: &[String]) -> Result<Vec<String>, StartError> {
 
 /// Opens the store, filled from a snapshot if one is given.
 fn open(folder: &Path, cache_bytes: usize, snapshot: Option<&Path>) -> Result<Store, StartError> {
-    let options = StoreOptions { cache_bytes };
+    let options = StoreOptions { cache_bytes, ..StoreOptions::default() };
     if let Some(snapshot) = snapshot {
         restore(folder, snapshot, options)
             .map_err(|source| StartError::Restore { snapshot: snapshot.to_owned(), source })?;

@@ -1,7 +1,7 @@
 //! redb as a store of etcd's buckets: one table a bucket, one transaction a batch.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -13,17 +13,21 @@ use redb::{
 use crate::backend::{BackendError, Bucket, Operation, Visit, WriteBatch};
 use crate::storage::error::engine_error;
 use crate::storage::medium::{Disk, Fence};
+use crate::storage::overlay::bounds;
 
-/// What [`RECORD`] says of the tables' content. A program reads its own format and no other.
-const FORMAT: u64 = 1;
-/// About the store itself: [`FORMAT`], and bytes of all keys and values.
+/// What [`RECORD`] says of the tables' content. A program reads no newer one.
+const FORMAT: u64 = 2;
+/// Without a log.
+const FORMAT_1: u64 = 1;
+/// About the store itself: [`FORMAT`], bytes of all keys and values, and what is in the log.
 const RECORD: TableDefinition<'static, &str, u64> = TableDefinition::new("waypost");
 const RECORD_FORMAT: &str = "format";
 const RECORD_BYTES: &str = "bytes";
+const RECORD_SEQUENCE: &str = "sequence";
+const RECORD_LOG: &str = "log";
 /// The first bytes of every file of redb.
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
-type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 type Entries<'a> = Table<'a, &'static [u8], &'static [u8]>;
 
 /// An open database.
@@ -32,6 +36,15 @@ pub(crate) struct Engine {
     database: Database,
     fence: Fence,
     path: PathBuf,
+}
+
+/// Where a database stands among the batches of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The last batch that is in it, with all before.
+    pub(crate) sequence: u64,
+    /// Salt of the log that has the batches after that; 0: there is no log, and no such batch.
+    pub(crate) log: u64,
 }
 
 /// A state of the database that later commits do not change.
@@ -52,15 +65,6 @@ fn table(bucket: Bucket) -> TableDefinition<'static, &'static [u8], &'static [u8
     TableDefinition::new(bucket.name())
 }
 
-/// `from..to`, where an empty `to` is the end; `None` when that is nothing.
-fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<Range<'a>> {
-    match to {
-        [] => Some((Bound::Included(from), Bound::Unbounded)),
-        _ if from < to => Some((Bound::Included(from), Bound::Excluded(to))),
-        _ => None,
-    }
-}
-
 // === impl Engine ===
 
 impl Engine {
@@ -73,8 +77,12 @@ impl Engine {
             for bucket in Bucket::ALL {
                 transaction.open_table(table(bucket))?;
             }
-            transaction.open_table(RECORD)?.insert(RECORD_FORMAT, FORMAT)?;
-            transaction.open_table(RECORD)?.insert(RECORD_BYTES, 0)?;
+            let mut record = transaction.open_table(RECORD)?;
+            record.insert(RECORD_FORMAT, FORMAT)?;
+            for zero in [RECORD_BYTES, RECORD_SEQUENCE, RECORD_LOG] {
+                record.insert(zero, 0)?;
+            }
+            drop(record);
             Ok(transaction.commit()?)
         };
         create().map_err(error)?;
@@ -99,11 +107,11 @@ impl Engine {
             }
         };
         let found = match read().map_err(engine_error("read", &engine.path))? {
-            Some(FORMAT) => return Ok(engine),
+            Some(FORMAT_1 | FORMAT) => return Ok(engine),
             Some(format) => format!("format {format}"),
             None => "the database of another program".to_owned(),
         };
-        Err(BackendError::Format { path: engine.path, found, supported: format!("format {FORMAT}") })
+        Err(BackendError::Format { path: engine.path, found, supported: format!("formats 1 to {FORMAT}") })
     }
 
     fn start(disk: Disk, path: PathBuf, cache: usize) -> Result<Self, BackendError> {
@@ -123,12 +131,12 @@ impl Engine {
         Ok(State { transaction, path: self.path.clone() })
     }
 
-    /// Writes a batch with one sync of the file.
-    pub(crate) fn commit(&self, batch: &WriteBatch) -> Result<(), BackendError> {
-        self.try_commit(batch).map_err(engine_error("write", &self.path))
+    /// Writes a batch and where the database then stands, with one sync of the file. The format is that of a mark then.
+    pub(crate) fn commit(&self, batch: &WriteBatch, mark: Mark) -> Result<(), BackendError> {
+        self.try_commit(batch, mark).map_err(engine_error("write", &self.path))
     }
 
-    fn try_commit(&self, batch: &WriteBatch) -> Result<(), redb::Error> {
+    fn try_commit(&self, batch: &WriteBatch, mark: Mark) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let mut tables = Tables { transaction: &transaction, open: BTreeMap::new(), added: 0, removed: 0 };
@@ -137,11 +145,13 @@ impl Engine {
         }
         let (added, removed) = (tables.added, tables.removed);
         drop(tables);
-        if added != removed {
-            let mut record = transaction.open_table(RECORD)?;
-            let bytes = record.get(RECORD_BYTES)?.map_or(0, |bytes| bytes.value());
-            record.insert(RECORD_BYTES, bytes.saturating_add(added).saturating_sub(removed))?;
-        }
+        let mut record = transaction.open_table(RECORD)?;
+        let bytes = record.get(RECORD_BYTES)?.map_or(0, |bytes| bytes.value());
+        record.insert(RECORD_BYTES, bytes.saturating_add(added).saturating_sub(removed))?;
+        record.insert(RECORD_FORMAT, FORMAT)?;
+        record.insert(RECORD_SEQUENCE, mark.sequence)?;
+        record.insert(RECORD_LOG, mark.log)?;
+        drop(record);
         Ok(transaction.commit()?)
     }
 
@@ -161,7 +171,11 @@ impl Engine {
             outcome.map_err(|source| error(source.into()))?;
         }
         let finish = || -> Result<(), redb::Error> {
-            transaction.open_table(RECORD)?.insert(RECORD_BYTES, state.try_bytes()?)?;
+            let mut record = transaction.open_table(RECORD)?;
+            for name in [RECORD_BYTES, RECORD_SEQUENCE, RECORD_LOG] {
+                record.insert(name, state.recorded(name)?)?;
+            }
+            drop(record);
             Ok(transaction.commit()?)
         };
         finish().map_err(error)?;
@@ -203,52 +217,20 @@ impl State {
 
     /// Bytes of all keys and values.
     pub(crate) fn bytes(&self) -> Result<u64, BackendError> {
-        self.try_bytes().map_err(engine_error("read", &self.path))
+        self.recorded(RECORD_BYTES).map_err(engine_error("read", &self.path))
     }
 
-    fn try_bytes(&self) -> Result<u64, redb::Error> {
+    pub(crate) fn mark(&self) -> Result<Mark, BackendError> {
+        let read = || -> Result<Mark, redb::Error> {
+            Ok(Mark { sequence: self.recorded(RECORD_SEQUENCE)?, log: self.recorded(RECORD_LOG)? })
+        };
+        read().map_err(engine_error("read", &self.path))
+    }
+
+    /// 0 of what a database of format 1 does not have.
+    fn recorded(&self, name: &str) -> Result<u64, redb::Error> {
         let record = self.transaction.open_table(RECORD)?;
-        Ok(record.get(RECORD_BYTES)?.map_or(0, |bytes| bytes.value()))
-    }
-
-    /// Whether everything is as it is after `batch`: it was committed, or it changes nothing.
-    pub(crate) fn holds(&self, batch: &WriteBatch) -> Result<bool, BackendError> {
-        let mut after: BTreeMap<(Bucket, &[u8]), Option<&[u8]>> = BTreeMap::new();
-        for operation in batch {
-            match operation {
-                Operation::Put { bucket, key, value } => {
-                    after.insert((*bucket, key), Some(value));
-                }
-                Operation::Delete { bucket, key } => {
-                    after.insert((*bucket, key), None);
-                }
-                Operation::DeleteRange { bucket, from, to } => {
-                    for ((of, key), value) in &mut after {
-                        if of == bucket && *key >= &from[..] && (to.is_empty() || *key < &to[..]) {
-                            *value = None;
-                        }
-                    }
-                }
-            }
-        }
-        for ((bucket, key), value) in &after {
-            if self.get(*bucket, key)?.as_deref() != *value {
-                return Ok(false);
-            }
-        }
-        // What a range held before the batch must be gone, but for what the batch put there later.
-        for operation in batch {
-            let Operation::DeleteRange { bucket, from, to } = operation else { continue };
-            let mut gone = true;
-            self.scan(*bucket, from, to, &mut |key, _| {
-                gone = after.get(&(*bucket, key)).is_some_and(Option::is_some);
-                if gone { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-            if !gone {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(record.get(name)?.map_or(0, |value| value.value()))
     }
 }
 

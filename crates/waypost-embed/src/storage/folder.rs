@@ -75,6 +75,8 @@ fn is_harmless(entry: &DirEntry) -> bool {
     let name = entry.file_name();
     name == LOCK
         || name == StoreFile::BEGUN
+        || name == StoreFile::LOG
+        || name == StoreFile::LOG_BEGUN
         || name == "lost+found"
         || name.as_encoded_bytes().starts_with(b".")
 }

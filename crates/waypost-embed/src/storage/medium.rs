@@ -30,8 +30,17 @@ pub(crate) trait Medium: Send + Sync + Debug {
     /// Removes what was begun.
     fn discard(&self);
 
-    /// Bytes that are taken.
+    /// Bytes that are taken, but for the log.
     fn bytes(&self) -> Result<u64, BackendError>;
+
+    /// The log that is there.
+    fn open_log(&self) -> Result<Option<Disk>, BackendError>;
+
+    /// An empty log of this length, whose space is taken, in place of one that is there. It is durable when this returns.
+    fn create_log(&self, bytes: u64) -> Result<Disk, BackendError>;
+
+    /// Removes the log.
+    fn remove_log(&self);
 }
 
 /// The file of a store in its folder.
@@ -40,6 +49,8 @@ pub(crate) struct StoreFile {
     folder: PathBuf,
     path: PathBuf,
     begun: PathBuf,
+    log: PathBuf,
+    log_begun: PathBuf,
 }
 
 /// Bytes that an engine reads and writes, until they are fenced off.
@@ -63,9 +74,17 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 impl StoreFile {
     pub(crate) const NAME: &str = "waypost.redb";
     pub(crate) const BEGUN: &str = "waypost.redb.new";
+    pub(crate) const LOG: &str = "waypost.log";
+    pub(crate) const LOG_BEGUN: &str = "waypost.log.new";
 
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), path: folder.join(Self::NAME), begun: folder.join(Self::BEGUN) }
+        Self {
+            folder: folder.to_owned(),
+            path: folder.join(Self::NAME),
+            begun: folder.join(Self::BEGUN),
+            log: folder.join(Self::LOG),
+            log_begun: folder.join(Self::LOG_BEGUN),
+        }
     }
 
     fn sync_folder(&self) -> Result<(), BackendError> {
@@ -96,17 +115,62 @@ impl Medium for StoreFile {
     }
 
     fn discard(&self) {
-        if let Err(error) = fs::remove_file(&self.begun)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.begun.display(), %error, "an unfinished file stays behind");
-        }
+        remove(&self.begun);
     }
 
     fn bytes(&self) -> Result<u64, BackendError> {
         let metadata = fs::metadata(&self.path).map_err(io_error("read", &self.path))?;
         Ok(metadata.len())
     }
+
+    fn open_log(&self) -> Result<Option<Disk>, BackendError> {
+        match File::options().read(true).write(true).open(&self.log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => Disk::of(file, "open", &self.log).map(Some),
+        }
+    }
+
+    fn create_log(&self, bytes: u64) -> Result<Disk, BackendError> {
+        let create = || -> io::Result<File> {
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(true).open(&self.log_begun)?;
+            take_space(&file, bytes)?;
+            file.sync_all()?;
+            fs::rename(&self.log_begun, &self.log)?;
+            sync_folder(&self.folder)?;
+            Ok(file)
+        };
+        Disk::of(create(), "create", &self.log).inspect_err(|_| remove(&self.log_begun))
+    }
+
+    fn remove_log(&self) {
+        remove(&self.log);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a file that is not needed stays behind");
+    }
+}
+
+/// Takes space from the disk for all of a file, so that to write it later cannot fail for want of it.
+fn take_space(file: &File, bytes: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::errno::Errno;
+        use nix::fcntl::{FallocateFlags, fallocate};
+        let length = bytes.try_into().map_err(io::Error::other)?;
+        match fallocate(file, FallocateFlags::empty(), 0, length) {
+            // What the file system cannot do is done below.
+            Err(Errno::EOPNOTSUPP) => {}
+            outcome => return outcome.map_err(io::Error::from),
+        }
+    }
+    let mut left = file;
+    io::copy(&mut io::Read::take(io::repeat(0), bytes), &mut left).map(drop)
 }
 
 // === impl Disk ===

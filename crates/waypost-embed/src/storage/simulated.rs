@@ -19,9 +19,16 @@ const BLOCK: u64 = 4096;
 /// A medium in memory, whose content can be taken as after a loss of power.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Simulated {
+    names: Arc<Mutex<Names>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+/// Which file has which name. One that lost its name stays for those who have it open.
+#[derive(Debug, Default)]
+struct Names {
     file: Arc<Mutex<Bytes>>,
     begun: Arc<Mutex<Bytes>>,
-    faults: Arc<Mutex<Faults>>,
+    log: Option<Arc<Mutex<Bytes>>>,
 }
 
 /// One file: what programs see, and what the disk has.
@@ -75,12 +82,47 @@ impl Simulated {
         lock(&self.faults)
     }
 
+    fn names(&self) -> MutexGuard<'_, Names> {
+        lock(&self.names)
+    }
+
+    fn disk(&self, file: &Arc<Mutex<Bytes>>) -> Disk {
+        Disk::new(Box::new(Open { file: Arc::clone(file), faults: Arc::clone(&self.faults) }))
+    }
+
     /// The disk as it is found when the power is back: of what was not synced, any sectors and none.
     pub(crate) fn after_power_loss(&self, random: &mut Random) -> Self {
-        let file = lock(&self.file);
-        let mut image = file.durable.clone();
+        let names = self.names();
+        let file = lock(&names.file).after_power_loss(random);
+        let log = names.log.as_ref().map(|log| lock(log).after_power_loss(random));
+        let names = Names {
+            file: Arc::new(Mutex::new(file)),
+            log: log.map(|log| Arc::new(Mutex::new(log))),
+            ..Names::default()
+        };
+        Self { names: Arc::new(Mutex::new(names)), ..Self::default() }
+    }
+
+    /// Changes a byte of the log, as a disk does that forgets.
+    pub(crate) fn damage_log(&self, at: usize) {
+        let names = self.names();
+        let mut log = lock(names.log.as_ref().unwrap());
+        log.cached[at] ^= 0xff;
+        log.durable[at] ^= 0xff;
+    }
+
+    pub(crate) fn has_log(&self) -> bool {
+        self.names().log.is_some()
+    }
+}
+
+// === impl Bytes ===
+
+impl Bytes {
+    fn after_power_loss(&self, random: &mut Random) -> Self {
+        let mut image = self.durable.clone();
         let odds = [0, 10, 50, 90, 100][random.below(5)];
-        for change in &file.pending {
+        for change in &self.pending {
             match change {
                 Change::Length(length) if random.below(100) < odds => image.resize(*length, 0),
                 Change::Length(_) => {}
@@ -93,8 +135,8 @@ impl Simulated {
                 }
             }
         }
-        let bytes = Bytes { cached: image.clone(), durable: image, ..Bytes::default() };
-        Self { file: Arc::new(Mutex::new(bytes)), ..Self::default() }
+        let blocks = (0..(image.len() as u64).div_ceil(BLOCK)).collect();
+        Self { cached: image.clone(), durable: image, pending: Vec::new(), blocks }
     }
 }
 
@@ -111,26 +153,57 @@ impl Medium for Simulated {
     }
 
     fn open(&self) -> Result<Disk, BackendError> {
-        Ok(Disk::new(Box::new(Open { file: Arc::clone(&self.file), faults: Arc::clone(&self.faults) })))
+        Ok(self.disk(&self.names().file))
     }
 
     fn begin(&self) -> Result<Disk, BackendError> {
-        *lock(&self.begun) = Bytes::default();
-        Ok(Disk::new(Box::new(Open { file: Arc::clone(&self.begun), faults: Arc::clone(&self.faults) })))
+        let mut names = self.names();
+        names.begun = Arc::default();
+        Ok(self.disk(&names.begun))
     }
 
     fn replace(&self) -> Result<(), BackendError> {
         self.faults().operation().map_err(io_error("replace", self.path()))?;
-        *lock(&self.file) = lock(&self.begun).clone();
+        let mut names = self.names();
+        names.file = std::mem::take(&mut names.begun);
         Ok(())
     }
 
     fn discard(&self) {
-        *lock(&self.begun) = Bytes::default();
+        self.names().begun = Arc::default();
     }
 
     fn bytes(&self) -> Result<u64, BackendError> {
-        Ok(lock(&self.file).cached.len() as u64)
+        Ok(lock(&self.names().file).cached.len() as u64)
+    }
+
+    fn open_log(&self) -> Result<Option<Disk>, BackendError> {
+        Ok(self.names().log.as_ref().map(|log| self.disk(log)))
+    }
+
+    fn create_log(&self, bytes: u64) -> Result<Disk, BackendError> {
+        let mut faults = self.faults();
+        faults.operation().map_err(io_error("create", self.path()))?;
+        if faults.blocks.is_some() {
+            return Err(io_error("create", self.path())(ErrorKind::StorageFull.into()));
+        }
+        let length = usize::try_from(bytes).unwrap();
+        let content = vec![0; length];
+        let log = Arc::new(Mutex::new(Bytes {
+            cached: content.clone(),
+            durable: content,
+            pending: Vec::new(),
+            blocks: (0..bytes.div_ceil(BLOCK)).collect(),
+        }));
+        drop(faults);
+        self.names().log = Some(Arc::clone(&log));
+        Ok(self.disk(&log))
+    }
+
+    fn remove_log(&self) {
+        if self.faults().operation().is_ok() {
+            self.names().log = None;
+        }
     }
 }
 

@@ -1,16 +1,19 @@
-//! The store: the engine that runs, and what happens when it fails.
+//! The store: a durable [`Backend`] in a folder, and the thread that keeps its log short.
 
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::backend::{Backend, BackendError, Bucket, Size, Visit, WriteBatch};
-use crate::bolt::Source;
-use crate::storage::engine::{Engine, State};
+use crate::storage::engine::Engine;
+use crate::storage::error::io_error;
 use crate::storage::folder::Folder;
 use crate::storage::medium::{Medium, StoreFile};
+use crate::storage::tiers::{Due, Tiers};
+use crate::storage::view::View;
 
 /// How a [`Store`] is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +21,12 @@ use crate::storage::medium::{Medium, StoreFile};
 pub struct StoreOptions {
     /// Memory for pages that were read or are being written, in bytes. Default 64 MiB. The system's page cache comes on top.
     pub cache_bytes: usize,
+    /// Length of the log in bytes, which is taken from the disk at once. Default 16 MiB. A batch of more than half of it
+    /// goes to the database directly.
+    pub log_bytes: u64,
 }
 
-/// A durable [`Backend`] in a folder of its own: one file of redb, and a lock.
+/// A durable [`Backend`] in a folder of its own: a file of redb, a log in front of it, and a lock.
 ///
 /// # What holds
 ///
@@ -28,10 +34,13 @@ pub struct StoreOptions {
 ///   batches only, and run while another thread commits.
 /// - Killed or without power at any instant, it opens again with every batch that was acknowledged, perhaps with the one
 ///   that was under way, and with half of none.
-/// - A commit that fails (the disk is full, say) leaves nothing behind: the file is opened again at once, which tells
-///   whether the batch got there. If it did, it is written once more and acknowledged; if it did not, the store goes on
-///   without it. Views that were open then end with an error. While the file cannot be opened, every call fails, and tries
-///   it again.
+/// - A commit that fails leaves nothing behind. If the log fails, it is given up: what it holds and the batch go to the
+///   database, and a new log is made. If the database fails (the disk is full, say), it is opened again at once, which
+///   tells whether the batch got there. If it did, it is written once more and acknowledged; if it did not, the store
+///   goes on without it. Views that were open then end with an error. While the database cannot be opened, every call fails,
+///   and tries it again.
+/// - What is in the log goes to the database a second later, or when the log is half full; after an end in good order
+///   (the store was dropped) the database has everything, and there is no log.
 /// - One process has the folder, told by a lock that the system frees with the process.
 ///
 /// ```
@@ -51,44 +60,36 @@ pub struct StoreOptions {
 /// ```
 #[derive(Debug)]
 pub struct Store {
-    phase: RwLock<Phase>,
-    /// Taken to commit, and before `phase`.
-    writer: Mutex<()>,
-    medium: Box<dyn Medium>,
-    options: StoreOptions,
-    // Last: the file is closed before the folder is free. None for a store that is not in a folder.
+    tiers: Arc<Tiers>,
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+    // Last: the files are closed before the folder is free. None for a store that is not in a folder.
     _folder: Option<Folder>,
 }
 
-/// A state of a [`Store`] that commits do not change: what a snapshot is made of.
-///
-/// It keeps the pages of that state from being used again, so do not keep it for long.
-pub struct View {
-    // First: the state ends before its engine does.
-    state: State,
-    _engine: Arc<Engine>,
+/// What the thread waits for.
+#[derive(Debug, Default)]
+struct Bell {
+    state: Mutex<Waiting>,
+    rung: Condvar,
 }
 
-#[derive(Debug)]
-enum Phase {
-    Running(Arc<Engine>),
-    /// A commit failed, and then the file could not be opened, so that it is not known whether `batch` is in it. Its
-    /// writers were told that it is not.
-    Uncertain {
-        batch: WriteBatch,
-        error: BackendError,
-    },
-    /// What was refused has turned out to be in the file.
-    Contradicted {
-        error: BackendError,
-    },
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    due: Due,
+    stop: bool,
 }
+
+/// How long a batch is in the log at most, unless the database fails.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long the database is left alone after a failure.
+const PAUSE: Duration = Duration::from_secs(5);
 
 // === impl StoreOptions ===
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20 }
+        Self { cache_bytes: 64 << 20, log_bytes: 16 << 20 }
     }
 }
 
@@ -102,7 +103,7 @@ impl Store {
     /// # Errors
     ///
     /// [`BackendError::Locked`] while another process has the folder; [`BackendError::Format`] when it holds something
-    /// else or a newer format.
+    /// else or a newer format, or lacks the log that was there.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, BackendError> {
         Self::open_with(folder, StoreOptions::default())
     }
@@ -118,28 +119,33 @@ impl Store {
             drop(Engine::create(file.begin()?, file.path().to_owned(), options.cache_bytes)?);
             file.replace()?;
         }
-        Self::on(Box::new(file), Some(folder), options)
+        let mut store = Self::on(Box::new(file), Some(folder), options)?;
+        let (tiers, bell) = (Arc::clone(&store.tiers), Arc::clone(&store.bell));
+        let thread = std::thread::Builder::new().name("waypost-storage".to_owned());
+        let thread = thread.spawn(move || bell.answer(&tiers));
+        store.thread = Some(thread.map_err(io_error("start the thread of", path))?);
+        store.bell.ring(Due::Soon);
+        Ok(store)
     }
 
+    /// A store without a thread: the log goes to the database when it is full.
     pub(crate) fn on(
         medium: Box<dyn Medium>,
         folder: Option<Folder>,
         options: StoreOptions,
     ) -> Result<Self, BackendError> {
-        let engine = Engine::open(medium.open()?, medium.path().to_owned(), options.cache_bytes)?;
-        let phase = RwLock::new(Phase::Running(Arc::new(engine)));
-        Ok(Self { phase, writer: Mutex::new(()), medium, options, _folder: folder })
+        let tiers = Arc::new(Tiers::open(medium, options)?);
+        Ok(Self { tiers, bell: Arc::default(), thread: None, _folder: folder })
     }
 
-    /// The file that holds everything.
+    /// The file of the database.
     pub fn path(&self) -> &Path {
-        self.medium.path()
+        self.tiers.medium().path()
     }
 
     /// The state of now, over all buckets.
     pub fn view(&self) -> Result<View, BackendError> {
-        let engine = self.engine()?;
-        Ok(View { state: engine.state()?, _engine: engine })
+        self.tiers.view()
     }
 
     /// Gives space that is not in use back to the file system: copies everything into a new file, which then takes the
@@ -148,82 +154,18 @@ impl Store {
     /// Commits wait meanwhile, reads do not. It takes as much space again as is in use. When it fails, the store is as it
     /// was; a kill leaves the old file or the new one.
     pub fn defragment(&self) -> Result<(), BackendError> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = self.engine()?;
-        let path = self.path().to_owned();
-        let copy = self
-            .medium
-            .begin()
-            .and_then(|disk| engine.copy_to(disk, path, self.options.cache_bytes))
-            .inspect_err(|_| self.medium.discard())?;
-        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.medium.replace() {
-            // Either file may have the name now: whatever is opened has all that was committed.
-            engine.fence();
-            copy.fence();
-            *phase = Phase::Uncertain { batch: WriteBatch::new(), error: error.clone() };
-            return Err(error);
-        }
-        *phase = Phase::Running(Arc::new(copy));
-        Ok(())
+        self.tiers.defragment()
     }
 
-    /// The engine that runs, started again if it failed.
-    fn engine(&self) -> Result<Arc<Engine>, BackendError> {
-        if let Phase::Running(engine) = &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(Arc::clone(engine));
-        }
-        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
-        match &*phase {
-            Phase::Running(engine) => Ok(Arc::clone(engine)),
-            Phase::Contradicted { error } => Err(error.clone()),
-            Phase::Uncertain { batch, error } => {
-                let engine = self.reopen().map_err(|_| error.clone())?;
-                // A batch without effect, as after a defragmentation, contradicts nothing.
-                let landed = !batch.is_empty() && engine.state()?.holds(batch)?;
-                let error = error.clone();
-                if landed {
-                    tracing::error!(path = %self.path().display(), "a refused write is in the store: start the server again");
-                    *phase = Phase::Contradicted { error: error.clone() };
-                    return Err(error);
-                }
-                let engine = Arc::new(engine);
-                *phase = Phase::Running(Arc::clone(&engine));
-                Ok(engine)
-            }
-        }
-    }
-
-    fn reopen(&self) -> Result<Engine, BackendError> {
-        Engine::open(self.medium.open()?, self.path().to_owned(), self.options.cache_bytes)
-    }
-
-    /// Finds out what became of a batch whose commit failed.
-    fn recover(&self, failed: &Engine, batch: WriteBatch, error: BackendError) -> Result<(), BackendError> {
-        tracing::error!(path = %self.path().display(), %error, "a commit failed, the store is opened again");
-        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
-        failed.fence();
-        let settle = || -> Result<(Engine, bool), BackendError> {
-            let engine = self.reopen()?;
-            let landed = engine.state()?.holds(&batch)?;
-            if landed {
-                // What is in the file's cache need not be on the disk after a failed sync: written again, it is.
-                engine.commit(&batch)?;
-            }
-            Ok((engine, landed))
-        };
-        let Ok((engine, landed)) = settle() else {
-            *phase = Phase::Uncertain { batch, error: error.clone() };
-            return Err(error);
-        };
-        *phase = Phase::Running(Arc::new(engine));
-        if landed { Ok(()) } else { Err(error) }
+    #[cfg(test)]
+    pub(crate) fn advance(&self) -> Result<(), BackendError> {
+        self.tiers.advance()
     }
 }
 
 impl Backend for Store {
     fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        self.engine()?.state()?.get(bucket, key)
+        self.tiers.get(bucket, key)
     }
 
     fn scan(
@@ -233,47 +175,92 @@ impl Backend for Store {
         to: &[u8],
         visit: &mut Visit<'_>,
     ) -> Result<(), BackendError> {
-        self.view()?.state.scan(bucket, from, to, visit)
+        self.view()?.scan(bucket, from, to, visit)
     }
 
     fn commit(&self, batch: WriteBatch) -> Result<(), BackendError> {
         if batch.is_empty() {
             return Ok(());
         }
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = self.engine()?;
-        match engine.commit(&batch) {
-            Ok(()) => Ok(()),
-            Err(error) => self.recover(&engine, batch, error),
-        }
+        self.bell.ring(self.tiers.commit(batch)?);
+        Ok(())
     }
 
     fn size(&self) -> Result<Size, BackendError> {
-        let allocated = self.medium.bytes()?;
+        let allocated = self.allocated()?;
         // A page for each table and for the engine's own.
         let overhead = (Bucket::ALL.len() as u64 + 2) * 4096;
-        let in_use = self.view()?.state.bytes()?.saturating_add(overhead).min(allocated);
+        let in_use = self.view()?.bytes()?.saturating_add(overhead).min(allocated);
         Ok(Size { allocated, in_use })
     }
-}
 
-// === impl View ===
-
-impl View {
-    /// The value of a key.
-    pub fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
-        self.state.get(bucket, key)
+    /// The file of the database, and what it will take up; the log is not counted.
+    fn allocated(&self) -> Result<u64, BackendError> {
+        Ok(self.tiers.medium().bytes()? + self.tiers.waiting_bytes() as u64)
     }
 }
 
-impl Source for View {
-    fn visit(&self, bucket: Bucket, visit: &mut Visit<'_>) -> Result<(), BackendError> {
-        self.state.scan(bucket, &[], &[], visit)
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.bell.stop();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to tell.
+            let _ = thread.join();
+        }
+        if let Err(error) = self.tiers.close() {
+            tracing::warn!(path = %self.path().display(), %error, "what is in the log stays there until the next start");
+        }
     }
 }
 
-impl fmt::Debug for View {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View").field("path", &self.state.path).finish_non_exhaustive()
+// === impl Bell ===
+
+impl Bell {
+    fn ring(&self, due: Due) {
+        let mut state = self.state();
+        if due > state.due {
+            state.due = due;
+            self.rung.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        self.state().stop = true;
+        self.rung.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while there is nothing to do, for as long as `patience` says.
+    fn wait(&self, patience: Option<Duration>, until: Due) -> Waiting {
+        let idle = |state: &mut Waiting| state.due < until && !state.stop;
+        let state = self.state();
+        match patience {
+            None => *self.rung.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => {
+                let waited = self.rung.wait_timeout_while(state, patience, idle);
+                *waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Brings what is in the log to the database until told to stop.
+    fn answer(&self, tiers: &Tiers) {
+        loop {
+            self.wait(None, Due::Soon);
+            if self.wait(Some(INTERVAL), Due::Now).stop {
+                return;
+            }
+            self.state().due = Due::Nothing;
+            if let Err(error) = tiers.advance() {
+                tracing::error!(%error, "the database does not take what is in the log");
+                if self.wait(Some(PAUSE), Due::Never).stop {
+                    return;
+                }
+                self.ring(Due::Now);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use proptest::prelude::*;
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
 use tempfile::tempdir;
 
 use crate::backend::{Backend, BackendError, Bucket, MemoryBackend, WriteBatch};
@@ -97,13 +97,56 @@ fn foreign_and_newer_files_are_refused() {
     transaction
         .open_table(TableDefinition::<&str, u64>::new("waypost"))
         .unwrap()
-        .insert("format", 2)
+        .insert("format", 3)
         .unwrap();
     transaction.commit().unwrap();
     drop(newer);
     let error = refused(folder.path()).to_string();
-    let expected = "has format 2, which this program does not read (it reads format 1)";
+    let expected = "has format 3, which this program does not read (it reads formats 1 to 2)";
     assert!(error.ends_with(expected), "{error}");
+}
+
+#[test]
+fn a_store_of_format_1_gets_a_log() {
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("waypost.redb");
+    let store = Store::open(folder.path()).unwrap();
+    store.commit(entries(10, 10)).unwrap();
+    drop(store);
+    let record = TableDefinition::<&str, u64>::new("waypost");
+    let older = Database::open(&file).unwrap();
+    let transaction = older.begin_write().unwrap();
+    {
+        let mut record = transaction.open_table(record).unwrap();
+        record.insert("format", 1).unwrap();
+        record.remove("sequence").unwrap();
+        record.remove("log").unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(older);
+    let store = Store::open(folder.path()).unwrap();
+    assert!(folder.path().join("waypost.log").exists());
+    store.commit(entries(11, 10)).unwrap();
+    assert_eq!(content(&store, Bucket::Key, b"", b"").len(), 11);
+    drop(store);
+    assert!(!folder.path().join("waypost.log").exists());
+    let newer = Database::open(&file).unwrap();
+    let format =
+        newer.begin_read().unwrap().open_table(record).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(format, 2);
+}
+
+#[test]
+fn what_is_in_the_log_goes_to_the_database_by_itself() {
+    let folder = tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let before = std::fs::metadata(store.path()).unwrap().len();
+    // More than both halves of the log hold.
+    for _ in 0..20 {
+        store.commit(entries(1000, 2000)).unwrap();
+    }
+    assert_eq!(content(&store, Bucket::Key, b"", b"").len(), 1000);
+    assert!(std::fs::metadata(store.path()).unwrap().len() > before);
 }
 
 #[test]

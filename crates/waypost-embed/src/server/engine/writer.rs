@@ -133,7 +133,7 @@ impl Writer<'_> {
         let shared = self.shared;
         // Asked once for a batch: what the batch adds is counted on top of it.
         let size = match shared.options.quota {
-            Some(_) if !jobs.is_empty() => shared.backend.size().map_or(0, |size| size.allocated),
+            Some(_) if !jobs.is_empty() => shared.backend.allocated().unwrap_or(0),
             _ => 0,
         };
         let now = shared.now();
