@@ -15,7 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Fleet, Server, answers, builder, check, check_with, info, instance, ready, within};
-use waypost_channel::{Channel, Connector, EndpointStatus, HashKey, Policy, Transport};
+use tokio_util::sync::CancellationToken;
+use waypost_channel::{
+    Channel, Connector, EndpointStatus, HashKey, Outcome, Policy, Transport, Unconnected, Wish,
+};
 use waypost_model::{Endpoint, Instance};
 
 /// Connects to servers that are in this process, one behind every address.
@@ -262,4 +265,40 @@ async fn ten_thousand_endpoints_are_not_connected_to_all_at_once() {
     .await;
     assert_eq!(connector.seen.most_open.load(Ordering::SeqCst), 40);
     drop(channel);
+}
+
+/// While the set changes again and again, every pick finds an endpoint, and none that has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn picks_go_on_while_a_set_of_ten_thousand_changes() {
+    let (registry, subscription) = Fleet::of(&[]);
+    registry.change(fleet(10_000), []);
+    let pool = Channel::builder(subscription).policy(Policy::peak_ewma()).pool(Unconnected);
+    within(pool.wait_for(|stats| stats.ready() == 10_000)).await;
+    let stop = CancellationToken::new();
+    let picking = tokio::task::spawn_blocking({
+        let (pool, stop) = (pool.clone(), stop.clone());
+        move || {
+            let mut picks = 0_u64;
+            while !stop.is_cancelled() {
+                let lease = pool.try_lease(&Wish::new()).expect("thousands are ready");
+                lease.finished(Outcome::Ok);
+                picks += 1;
+            }
+            picks
+        }
+    });
+    for change in 0..10 {
+        let joined = instance(10_000 + change, address(10_000 + change));
+        registry.change([joined], [change]);
+        let left = address(change);
+        within(pool.wait_for(|stats| {
+            let joined = stats.endpoints.iter().any(|at| at.endpoint == address(10_000 + change));
+            joined
+                && stats.endpoints.iter().all(|at| at.endpoint != left || at.state == EndpointStatus::Leaving)
+        }))
+        .await;
+    }
+    stop.cancel();
+    assert!(within(picking).await.unwrap() > 0);
+    assert_eq!(pool.stats().registered, 10_000);
 }

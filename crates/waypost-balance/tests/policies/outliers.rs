@@ -302,3 +302,51 @@ fn calls_that_end_during_an_ejection_are_not_held_against_the_endpoint_after_it(
     assert!(detector.tick(now + 20 * SECOND).is_empty());
     assert_eq!(ready[0].gate(), Gate::Open);
 }
+
+#[test]
+fn endpoints_that_come_and_go_one_by_one_count_as_those_given_together() {
+    let now = Instant::now();
+    let ready = open(4, now);
+    let mut detector = OutlierDetector::new(OutlierSettings::default(), now);
+    for endpoint in &*ready {
+        detector.insert(endpoint);
+    }
+    calls(&ready[1], 5, 0, now);
+    assert_eq!(causes(&detector.examine(&ready[1], now)), [(2, EjectionCause::ConsecutiveFailures(5))]);
+    assert_eq!((detector.ejected(), ready[1].gate()), (1, Gate::Ejected));
+    // It leaves: it is no longer ejected, nor in the way of the next.
+    detector.remove(&ready[1]);
+    detector.remove(&ready[1]);
+    assert_eq!((detector.ejected(), ready[1].gate()), (0, Gate::Open));
+    calls(&ready[1], 5, 0, now);
+    assert!(detector.examine(&ready[1], now).is_empty());
+    calls(&ready[2], 5, 0, now);
+    assert_eq!(causes(&detector.tick(now)), [(3, EjectionCause::ConsecutiveFailures(5))]);
+    assert_eq!(detector.ejected(), 1);
+    detector.tick(now + 30 * SECOND);
+    assert_eq!(detector.ejected(), 0);
+}
+
+#[test]
+fn settings_change_while_endpoints_are_ejected() {
+    let now = Instant::now();
+    let ready = open(4, now);
+    let mut settings = OutlierSettings::default();
+    settings.max_ejection_percent = 100;
+    let mut detector = detector(&settings, &ready, now);
+    for endpoint in &ready[..3] {
+        calls(endpoint, 5, 0, now);
+    }
+    assert_eq!(causes(&detector.tick(now)).len(), 3);
+    assert!(detector.in_panic(), "one of four is left");
+    // An ejection lasts for the time that it was given; an interval that is shorter begins at once.
+    settings.interval = SECOND;
+    settings.panic_threshold = 0;
+    detector.set_settings(settings.clone(), now);
+    assert_eq!(detector.next_wake(), now + SECOND);
+    assert!(matches!(detector.tick(now + SECOND)[..], [OutlierEvent::PanicEnded]));
+    assert_eq!((detector.ejected(), ready[0].gate()), (3, Gate::Ejected));
+    let events = detector.readmit_all();
+    assert_eq!(events.iter().filter(|event| matches!(event, OutlierEvent::Readmitted { .. })).count(), 3);
+    assert!(ready.iter().all(|endpoint| endpoint.gate() == Gate::Open) && detector.ejected() == 0);
+}
