@@ -33,7 +33,7 @@ Exit codes:
   0  done
   1  failed
   2  the arguments make no sense
-  3  nothing found (resolve, ls, kv get, an instance to drain or deregister)
+  3  nothing found (resolve, ls, call, kv get, an instance to drain or deregister)
   4  etcd cannot be reached
   5  refused: user, password or permission, or the key belongs to somebody else";
 

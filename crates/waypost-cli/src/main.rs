@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown, reason = "the docs of arguments are the text of --help")]
 
 mod args;
+mod call;
 mod command;
 mod demo;
 mod exit;

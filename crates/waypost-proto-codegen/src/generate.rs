@@ -39,7 +39,7 @@ pub(crate) const TARGETS: [Target; 2] = [
         ],
         descriptors: true,
     },
-    Target { path: "examples/greeter", sources: &["greeter.proto"], descriptors: false },
+    Target { path: "examples/greeter", sources: &["greeter.proto"], descriptors: true },
 ];
 
 /// Messages that carry a secret. Their `Debug` is written by hand in `waypost-proto`.

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod call;
 mod completions;
 mod demo;
 mod deregister;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Ls(ls::LsArgs),
     Watch(watch::WatchArgs),
     Resolve(resolve::ResolveArgs),
+    Call(call::CallArgs),
     Drain(drain::DrainArgs),
     Deregister(deregister::DeregisterArgs),
     #[command(subcommand)]
@@ -62,6 +64,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Ls(args) => args.run(session).await,
         Command::Watch(args) => args.run(session).await,
         Command::Resolve(args) => args.run(session).await,
+        Command::Call(args) => args.run(session).await,
         Command::Drain(args) => args.run(session).await,
         Command::Deregister(args) => args.run(session).await,
         Command::Kv(_) if !cli.layout.is_empty() => Err(UsageError(

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
+use greeter::{Greeter, GreeterServer, HelloReply, HelloRequest, reflection};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
@@ -40,8 +40,11 @@ pub(crate) async fn serve(waypost: &Waypost, service: &ServiceName, mut out: Out
             _ = orphaned => {}
         }
     };
+    let (v1, v1alpha) = reflection()?;
     let serving = waypost
         .serve(service, "127.0.0.1:0", GreeterServer::new(Greeting))
+        .add_service(v1)
+        .add_service(v1alpha)
         .shutdown(shutdown)
         .start()
         .await?;

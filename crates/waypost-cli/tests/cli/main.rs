@@ -7,6 +7,7 @@
     reason = "what a test asks of the command must be there"
 )]
 
+mod call;
 mod demo;
 mod errors;
 mod kv;

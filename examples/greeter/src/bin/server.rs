@@ -1,6 +1,6 @@
 //! A greeter that is registered while it runs: `greeter-server [LISTEN]`. End it with Ctrl-C or SIGTERM.
 
-use greeter::{Greeter, GreeterServer, HelloReply, HelloRequest};
+use greeter::{Greeter, GreeterServer, HelloReply, HelloRequest, reflection};
 use tonic::{Request, Response, Status};
 use waypost::Waypost;
 
@@ -15,10 +15,13 @@ impl Greeter for English {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), waypost::Error> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let etcd = std::env::var("WAYPOST_ENDPOINTS").unwrap_or("http://127.0.0.1:2379".into());
     let listen = std::env::args().nth(1).unwrap_or("127.0.0.1:0".into());
 
     let waypost = Waypost::connect(&etcd)?;
-    waypost.serve("greeter", listen, GreeterServer::new(English)).await
+    let (v1, v1alpha) = reflection()?;
+    let serve = waypost.serve("greeter", listen, GreeterServer::new(English));
+    serve.add_service(v1).add_service(v1alpha).await?;
+    Ok(())
 }

@@ -1,0 +1,143 @@
+//! `waypost call`.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use waypost::channel::{Channel, Policy};
+use waypost::model::ServiceName;
+
+use crate::args::{Environment, LayoutArgs, Pair, UsageError, parse_duration, parse_pair};
+use crate::call::{self, Extras, MethodName, Plan, Target, parse_method};
+use crate::exit::Exit;
+use crate::report;
+use crate::session::Session;
+
+/// Call a service as its clients do, and tell who served, how fast, and what failed.
+///
+/// Calls go through the channel: every instance is connected to, and the policy picks one for each call. Without --method the
+/// health service is called, which most servers have; with it, the server's reflection says what the method takes. SIGINT ends
+/// it early and tells what there is. The exit code is 1 if a call has failed, and 3 if nothing is registered.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  waypost call greeter\n  waypost call greeter --rate 200 --duration 30s --policy least_request\n  \
+    waypost call greeter --method helloworld.Greeter/SayHello --data '{\"name\": \"World\"}'\n  \
+    waypost call greeter --policy maglev --hash-key user-42 --output json"
+)]
+pub(crate) struct CallArgs {
+    /// The service, as `waypost ls` shows it.
+    service: ServiceName,
+    /// How calls are spread: round_robin, random, weighted_round_robin, least_request, peak_ewma, ring_hash or maglev.
+    #[arg(long, default_value = "round_robin")]
+    policy: Policy,
+    /// Calls per second.
+    #[arg(long, default_value_t = 10.0, value_parser = parse_rate)]
+    rate: f64,
+    /// How long to call.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Calls that may be under way at once.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    callers: u32,
+    /// The method, as package.Service/Method. Default: grpc.health.v1.Health/Check.
+    #[arg(long, value_parser = parse_method)]
+    method: Option<MethodName>,
+    /// The message, in proto's JSON.
+    #[arg(long, value_name = "JSON", default_value = "{}", requires = "method")]
+    data: String,
+    /// How long a call may take.
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    deadline: Duration,
+    /// The zone that calls should stay in [env: WAYPOST_ZONE]
+    #[arg(long)]
+    zone: Option<String>,
+    /// What ring_hash and maglev pick by: calls with the same key go to the same instance.
+    #[arg(long, value_name = "KEY")]
+    hash_key: Option<String>,
+    /// A header to send; with --hash-on that of it, what ring_hash and maglev pick by.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_pair)]
+    headers: Vec<Pair>,
+    /// The header that ring_hash and maglev pick by.
+    #[arg(long, value_name = "NAME")]
+    hash_on: Option<String>,
+    /// The calls may be made twice: those that fail are tried again elsewhere.
+    #[arg(long)]
+    idempotent: bool,
+    #[command(flatten)]
+    layout: LayoutArgs,
+}
+
+/// More than 0, and no more than a million.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    let within = rate > 0.0 && rate <= 1_000_000.0;
+    if within { Ok(rate) } else { Err("must be more than 0 and at most 1000000".to_owned()) }
+}
+
+// === impl CallArgs ===
+
+impl CallArgs {
+    pub(crate) async fn run(self, session: Session) -> anyhow::Result<Exit> {
+        let layouts = session.layouts(self.layout.clone())?;
+        let headers = self.headers()?;
+        let policy = self.policy()?;
+        let (snapshot, subscription) = session.discover(&layouts, Some(self.service.clone())).await?;
+        if snapshot.is_empty() {
+            report::warn(&format!(
+                "service {}: nothing is registered ({})",
+                self.service,
+                subscription.describe()
+            ));
+            return Ok(Exit::NothingFound);
+        }
+        let mut builder = Channel::builder(subscription).policy(policy);
+        if let Some(zone) = self.zone.or_else(|| Environment::of_process().own("ZONE")) {
+            builder = builder.zone(zone);
+        }
+        let channel = builder.build();
+        // What keeps all of them from being ready is what each call is told: that is the answer, not an error.
+        let ready = channel.ready().await;
+        let target = match &self.method {
+            None => Target::health(),
+            Some(method) => {
+                ready.with_context(|| format!("service {}", self.service))?;
+                let described = Target::reflected(&channel, method, &self.data);
+                tokio::time::timeout(self.deadline, described)
+                    .await
+                    .with_context(|| format!("no description of the method within {:?}", self.deadline))??
+            }
+        };
+        let extras =
+            Extras { deadline: self.deadline, headers, hash_key: self.hash_key, idempotent: self.idempotent };
+        let plan = Plan {
+            service: self.service,
+            target,
+            extras,
+            rate: self.rate,
+            duration: self.duration,
+            callers: self.callers,
+        };
+        call::run(plan, channel, session.out).await
+    }
+
+    fn policy(&self) -> Result<Policy, UsageError> {
+        let Some(name) = &self.hash_on else { return Ok(self.policy.clone()) };
+        let header = http::HeaderName::try_from(name.to_lowercase())
+            .map_err(|_| UsageError(format!("--hash-on: {name:?} is no name of a header")))?;
+        Ok(self.policy.clone().hash_on_header(header))
+    }
+
+    fn headers(&self) -> Result<Vec<(AsciiMetadataKey, AsciiMetadataValue)>, UsageError> {
+        let header = |Pair { key, value }: &Pair| {
+            let name = key
+                .to_lowercase()
+                .parse::<AsciiMetadataKey>()
+                .map_err(|_| UsageError(format!("--header: {key:?} is no name of a header with a text")))?;
+            let value = AsciiMetadataValue::try_from(value.as_str())
+                .map_err(|_| UsageError(format!("--header {key}: its value cannot stand in a header")))?;
+            Ok((name, value))
+        };
+        self.headers.iter().map(header).collect()
+    }
+}
