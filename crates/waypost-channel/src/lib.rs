@@ -33,10 +33,17 @@
 //! * If it is marked [`Idempotent`], it is tried again at another endpoint after `UNAVAILABLE` and after a lost connection,
 //!   within the [`RetryPolicy`]. Its response is held back until it is complete, so that a server that dies in the middle of it
 //!   costs nothing. This is meant for unary calls; a stream of responses would be held back as well, up to its limit.
+//! * What the [`ServiceConfig`] says of its method counts more: a [`RetryRule`] tries it again after the codes that it names, with
+//!   gRFC A6's waits, and commits to the first answer that does not fail in its headers; a [`HedgingRule`] sends it to further
+//!   endpoints while there is no answer. A server may name the wait before the next attempt, or forbid it
+//!   (`grpc-retry-pushback-ms`); a budget of tokens bounds all of this.
 //! * Its deadline (`grpc-timeout`, which [`tonic::Request::set_timeout`] sets) spans all attempts and the whole response.
 //! * If no endpoint is ready, it waits while first attempts to connect are under way, and fails as `UNAVAILABLE` when they have
 //!   failed or nothing is registered; the message says what is registered, since when, what was read, and what failed. With
 //!   [`WaitForReady`] it waits to its deadline.
+//!
+//! Calls and attempts are `tracing` spans at debug level, with service, method, endpoint, number and outcome; [`ChannelMetrics`] has
+//! the same as numbers, and [`Channel::stats`] and [`Channel::call_stats`] have it for programs.
 //!
 //! # What happens to an instance
 //!
@@ -49,6 +56,7 @@
 //!   are left, all are used.
 //! * Of a large fleet only a [subset](ChannelBuilder::subset) may be connected to, or what
 //!   [calls want](ChannelBuilder::connect_on_demand).
+//! * If [health checks](ChannelBuilder::health_check) are on, it gets calls only while its server says `SERVING`.
 //! * If it moves to another address, its old connection stays in use until the new one is ready.
 //! * If it drains or leaves, it gets no new calls; those that it has may go on for the
 //!   [`drain_timeout`](ChannelBuilder::drain_timeout).
