@@ -16,6 +16,8 @@ struct Bench {
     /// Connections that have been made and not been closed, by id.
     live: BTreeMap<ConnectionId, Endpoint>,
     retired: BTreeSet<ConnectionId>,
+    /// Connections that are not fit for calls.
+    unfit: BTreeSet<ConnectionId>,
     observed: BTreeSet<*const EndpointState>,
 }
 
@@ -37,8 +39,8 @@ impl Bench {
             }),
         };
         let fleet = Fleet::new(settings, Arc::clone(&published), 7, now);
-        let (connecting, live, retired, observed) = Default::default();
-        Self { fleet, now, published, connecting, live, retired, observed }
+        let (connecting, live, retired, unfit, observed) = Default::default();
+        Self { fleet, now, published, connecting, live, retired, unfit, observed }
     }
 
     /// Publishes `id` at `address`, or without it.
@@ -89,6 +91,21 @@ impl Bench {
         }
     }
 
+    /// The server of the connection that takes calls says whether it serves.
+    fn says(&mut self, port: u16, serves: bool) {
+        let current =
+            |(id, at): &(&ConnectionId, &Endpoint)| **at == endpoint(port) && !self.retired.contains(id);
+        let Some(id) = self.live.iter().find(current).map(|(id, _)| *id) else { return };
+        if serves {
+            self.unfit.remove(&id);
+            self.fleet.connected(&endpoint(port), id, self.now);
+        } else {
+            self.unfit.insert(id);
+            self.fleet.unfit(&endpoint(port), id, "NOT_SERVING".into(), self.now);
+        }
+        self.act();
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now += time;
         self.fleet.tick(self.now);
@@ -110,6 +127,7 @@ impl Bench {
             Step::Connected(port) => self.connected(port),
             Step::Failed(port) => self.failed(port),
             Step::Closed(port) => self.closed(port),
+            Step::Says(port, serves) => self.says(port, serves),
             Step::Pass(millis) => self.pass(Duration::from_millis(millis.into())),
         }
     }
@@ -122,6 +140,7 @@ impl Bench {
         let connecting = count(|phase| matches!(phase, Phase::Connecting { .. }));
         let queued = count(|phase| matches!(phase, Phase::Queued { .. }));
         assert_eq!(census.count(LinkPhase::Ready), count(|phase| matches!(phase, Phase::Ready { .. })));
+        assert_eq!(census.count(LinkPhase::Unfit), count(|phase| matches!(phase, Phase::Unfit { .. })));
         assert_eq!(census.count(LinkPhase::Waiting), count(|phase| matches!(phase, Phase::Waiting { .. })));
         assert_eq!(census.count(LinkPhase::Idle), count(|phase| matches!(phase, Phase::Idle { .. })));
         assert_eq!(census.count(LinkPhase::Connecting), connecting + queued);
@@ -202,6 +221,24 @@ fn an_instance_is_connected_to_at_once_and_offered_when_it_is_ready() {
     bench.connected(1);
     assert_eq!((bench.connecting(), bench.ready()), (vec![], vec![1]));
     assert_eq!(bench.fleet.outlook(), Outlook::Ready);
+}
+
+#[test]
+fn what_is_connected_and_not_fit_gets_no_calls_and_is_not_connected_to_again() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    let state = bench.states().remove(0);
+    bench.says(1, false);
+    assert_eq!((bench.connecting(), bench.ready(), state.admits()), (vec![], vec![], false));
+    assert_eq!(bench.fleet.outlook(), Outlook::Unavailable);
+    bench.pass(Duration::from_secs(60));
+    assert!(bench.connecting().is_empty());
+    bench.says(1, true);
+    assert_eq!((bench.ready(), state.admits()), (vec![1], true));
+    bench.says(1, false);
+    bench.publish("a", None);
+    assert_eq!(bench.retired.len(), 1, "its calls may end");
 }
 
 #[test]
@@ -348,6 +385,7 @@ enum Step {
     Connected(u16),
     Failed(u16),
     Closed(u16),
+    Says(u16, bool),
     Pass(u16),
 }
 
@@ -360,6 +398,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => port.clone().prop_map(Step::Connected),
         2 => port.clone().prop_map(Step::Failed),
         2 => port.clone().prop_map(Step::Closed),
+        2 => (port.clone(), any::<bool>()).prop_map(|(port, serves)| Step::Says(port, serves)),
         2 => port.prop_map(Step::Want),
         3 => (1_u16..8000).prop_map(Step::Pass),
     ]
@@ -375,19 +414,21 @@ proptest! {
             let up: Vec<_> = bench.published.instances().filter(|i| i.status == Status::Up).collect();
             let aimed: BTreeSet<u16> = up.iter().map(|i| i.endpoints.primary().port).collect();
 
-            // Offered are exactly the connections that are open and not retired, and their gates are open.
+            // Offered are exactly the connections that are open, fit and not retired, and their gates are open.
             let offered: BTreeSet<ConnectionId> = bench.fleet.links.values().filter(|link| link.is_ready()).map(|link| link.id).collect();
             let open: BTreeSet<ConnectionId> =
-                bench.live.keys().copied().filter(|id| !bench.retired.contains(id)).collect();
+                bench.live.keys().copied().filter(|id| !bench.retired.contains(id) && !bench.unfit.contains(id)).collect();
             prop_assert_eq!(&offered, &open);
             prop_assert!(bench.states().iter().all(|state| state.admits()));
 
-            // Every address that is wanted is ready, being connected to, or waits for its time.
+            // Every address that is wanted is ready, connected and not fit, being connected to, or waits for its time.
             let waiting: BTreeSet<u16> = bench.fleet.timers.iter().map(|(_, at)| at.port).collect();
             let ready: BTreeSet<u16> = bench.ready().into_iter().collect();
             let connecting: BTreeSet<u16> = bench.connecting().into_iter().collect();
+            let unfit: BTreeSet<u16> = bench.fleet.links.iter()
+                .filter(|(_, link)| matches!(link.phase, Phase::Unfit { .. })).map(|(at, _)| at.port).collect();
             for port in &aimed {
-                let places = [&ready, &connecting, &waiting].iter().filter(|set| set.contains(port)).count();
+                let places = [&ready, &unfit, &connecting, &waiting].iter().filter(|set| set.contains(port)).count();
                 prop_assert_eq!(places, 1, "port {} is in {} places", port, places);
             }
             // Nothing else is connected to; what else is ready stands in for an instance that moves.
