@@ -65,7 +65,8 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let error = error.chain().find_map(|cause| cause.downcast_ref::<etcd::Error>())?;
     Some(match error.kind() {
         ErrorKind::Unavailable | ErrorKind::TimedOut => {
-            "is etcd there? Name where it is: --endpoints http://HOST:2379, or WAYPOST_ENDPOINTS"
+            "is etcd there? Name where it is: --endpoints http://HOST:2379, or WAYPOST_ENDPOINTS; \
+             --endpoints embedded:DIR needs none"
         }
         ErrorKind::Unauthenticated => {
             "name a user of etcd: --user NAME, with its password in WAYPOST_PASSWORD"

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::bail;
 use waypost::discovery::{Discovery, DiscoveryOptions, Subscription};
+use waypost::embed::SharedServer;
 use waypost::etcd::{Client, KeyRange, Range};
 use waypost::model::{KeySpan, Layout, ServiceName, Snapshot};
 
-use crate::args::{Cli, Environment, LayoutArgs};
+use crate::args::{Cli, Connection, Environment, LayoutArgs};
 use crate::output::Output;
 use crate::report;
 
@@ -19,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) out: Output,
+    pub(crate) connection: Connection,
     environment: Environment,
     /// What stood before the command's name.
     outer: LayoutArgs,
@@ -27,12 +29,17 @@ pub(crate) struct Session {
 // === impl Session ===
 
 impl Session {
-    pub(crate) fn new(cli: &Cli) -> anyhow::Result<Self> {
-        let environment = Environment::of_process();
+    /// At what `connection` names, whose store was opened if it has one.
+    pub(crate) fn new(
+        cli: &Cli,
+        connection: Connection,
+        store: Option<&SharedServer>,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
-            client: cli.connection.resolve(environment)?.client()?,
+            client: Client::new(connection.options(store)?)?,
             out: Output::new(cli.output.output, cli.output.color),
-            environment,
+            connection,
+            environment: Environment::of_process(),
             outer: cli.layout.clone(),
         })
     }

@@ -15,5 +15,6 @@ pub mod kv;
 pub mod lease;
 pub mod mvcc;
 pub mod server;
+pub mod shared;
 pub mod storage;
 pub mod watch;

@@ -13,12 +13,11 @@ use tonic::{Code, Response, Status};
 
 use crate::auth::{Auth, Token};
 use crate::error::{Error, ErrorKind, Operation};
-use crate::options::ClientOptions;
+use crate::options::{ClientOptions, Held};
 use crate::pool::{Link, Pool};
 use crate::proto::etcdserverpb as pb;
 
 /// What every part of a client shares.
-#[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) pool: Pool,
     pub(crate) auth: Auth,
@@ -27,6 +26,8 @@ pub(crate) struct Cluster {
     pub(crate) keepalive_timeout: Duration,
     max_send_bytes: usize,
     max_receive_bytes: usize,
+    /// Kept as long as anything uses the cluster.
+    _held: Vec<Held>,
 }
 
 /// A connection and the token to use on it.
@@ -51,6 +52,12 @@ enum Outcome {
 
 // === impl Cluster ===
 
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
 impl Cluster {
     pub(crate) fn new(options: ClientOptions) -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self {
@@ -61,6 +68,7 @@ impl Cluster {
             max_send_bytes: options.max_send_bytes,
             max_receive_bytes: options.max_receive_bytes,
             auth: Auth::new(options.credentials),
+            _held: options.held,
         }))
     }
 

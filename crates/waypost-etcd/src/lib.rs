@@ -24,6 +24,7 @@ mod options;
 mod pages;
 mod pool;
 mod request;
+mod route;
 mod watch;
 
 pub use waypost_proto as proto;

@@ -1,5 +1,6 @@
 //! How a client reaches the cluster: endpoints, credentials, TLS, timeouts and limits.
 
+use std::any::Any;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use secrecy::SecretString;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::error::Error;
+use crate::route;
 
 /// Where the cluster is and how to talk to it.
 ///
@@ -29,7 +31,12 @@ pub struct ClientOptions {
     pub(crate) keepalive_timeout: Duration,
     pub(crate) max_send_bytes: usize,
     pub(crate) max_receive_bytes: usize,
+    pub(crate) wait_for_socket: bool,
+    pub(crate) held: Vec<Held>,
 }
+
+/// Something that must not end before the client. Never looked at.
+pub(crate) type Held = Arc<dyn Any + Send + Sync>;
 
 /// Which endpoint a client begins with. It stays with one that works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +73,8 @@ pub type EndpointUrl = Arc<str>;
 
 impl ClientOptions {
     /// Options for a cluster at these endpoints. An endpoint without a scheme is `http://`, or `https://` when
-    /// TLS is set.
+    /// TLS is set. `unix://path` is a Unix socket, and `unixs://path` one on which TLS is spoken, as etcd spells them:
+    /// what follows the slashes is the path as it stands.
     pub fn new<I>(endpoints: I) -> Self
     where
         I: IntoIterator,
@@ -83,6 +91,8 @@ impl ClientOptions {
             keepalive_timeout: Duration::from_secs(3),
             max_send_bytes: 2 << 20,
             max_receive_bytes: 4 << 20,
+            wait_for_socket: false,
+            held: Vec::new(),
         }
     }
 
@@ -140,6 +150,20 @@ impl ClientOptions {
         self
     }
 
+    /// Whether connecting to a Unix socket on which nobody listens waits for somebody, for as long as an attempt to
+    /// connect may take, instead of failing at once: for a socket that is served by one process after the other.
+    /// Default: no.
+    pub fn wait_for_socket(mut self, wait: bool) -> Self {
+        self.wait_for_socket = wait;
+        self
+    }
+
+    /// Keeps something for as long as the client or one of its tasks lives, such as a server in this process.
+    pub fn holding(mut self, held: impl Any + Send + Sync) -> Self {
+        self.held.push(Arc::new(held));
+        self
+    }
+
     pub(crate) fn urls(&self) -> Result<Vec<EndpointUrl>, Error> {
         let urls: Vec<EndpointUrl> = self
             .endpoints
@@ -147,7 +171,7 @@ impl ClientOptions {
             .map(|endpoint| endpoint.trim().trim_end_matches('/'))
             .filter(|endpoint| !endpoint.is_empty())
             .map(|endpoint| {
-                if endpoint.contains("://") || endpoint.starts_with("unix:") {
+                if endpoint.contains("://") || route::socket(endpoint).is_some() {
                     endpoint.into()
                 } else if self.tls.is_some() {
                     format!("https://{endpoint}").into()
@@ -161,7 +185,8 @@ impl ClientOptions {
         }
         for url in &urls {
             // A user and password in a URL would end up in logs and error texts.
-            if url.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
+            let is_path = route::socket(url).is_some();
+            if !is_path && url.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
                 return Err(Error::config(
                     "an endpoint must not carry a user and password: use the user option",
                 ));
@@ -189,7 +214,8 @@ impl fmt::Debug for ClientOptions {
             .field("keepalive_timeout", &self.keepalive_timeout)
             .field("max_send_bytes", &self.max_send_bytes)
             .field("max_receive_bytes", &self.max_receive_bytes)
-            .finish()
+            .field("wait_for_socket", &self.wait_for_socket)
+            .finish_non_exhaustive()
     }
 }
 

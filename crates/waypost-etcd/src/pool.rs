@@ -9,18 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-use crate::error::{Error, ErrorKind, Operation, innermost};
+use crate::error::{Error, ErrorKind, Operation};
 use crate::options::{ClientOptions, EndpointOrder, EndpointUrl};
+use crate::route::Route;
 
 /// An endpoint is left alone this long after its first failure; doubled for each further one.
 const PUT_OFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest an endpoint is left alone.
 const PUT_OFF_MOST: Duration = Duration::from_secs(5);
-/// Streams of a whole fleet's snapshot come faster with more in flight than HTTP/2's 64 KiB.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// All endpoints of a client.
 #[derive(Debug)]
@@ -29,13 +27,12 @@ pub(crate) struct Pool {
     urls: Vec<EndpointUrl>,
     /// The slot that worked last.
     preferred: AtomicUsize,
-    connect_timeout: Duration,
 }
 
 #[derive(Debug)]
 struct Slot {
     url: EndpointUrl,
-    endpoint: Endpoint,
+    route: Route,
     /// Held while connecting, so that callers who come meanwhile share the attempt.
     channel: tokio::sync::Mutex<Option<Connected>>,
     health: Mutex<Health>,
@@ -77,7 +74,7 @@ impl Pool {
             EndpointOrder::Listed => 0,
             EndpointOrder::Random => fastrand::usize(..slots.len()),
         };
-        Ok(Self { slots, urls, preferred: AtomicUsize::new(first), connect_timeout: options.connect_timeout })
+        Ok(Self { slots, urls, preferred: AtomicUsize::new(first) })
     }
 
     pub(crate) fn urls(&self) -> &[EndpointUrl] {
@@ -128,17 +125,15 @@ impl Pool {
             return Ok(Link { channel, url: this.url.clone(), slot, serial });
         }
         *connected = None;
-        let attempt = tokio::time::timeout(self.connect_timeout, this.endpoint.connect()).await;
-        let error = match attempt {
-            Ok(Ok(channel)) => {
+        let error = match this.route.connect().await {
+            Ok(channel) => {
                 let mut health = this.health();
                 health.serial += 1;
                 let serial = health.serial;
                 *connected = Some(Connected { channel: channel.clone(), serial });
                 return Ok(Link { channel, url: this.url.clone(), slot, serial });
             }
-            Ok(Err(error)) => innermost(&error),
-            Err(_) => format!("no connection within {:?}", self.connect_timeout),
+            Err(error) => error,
         };
         {
             let mut health = this.health();
@@ -192,32 +187,9 @@ impl Pool {
 
 impl Slot {
     fn new(url: &EndpointUrl, options: &ClientOptions) -> Result<Self, Error> {
-        let bad = |error: tonic::transport::Error| {
-            Error::config_from(format!("endpoint {url}: {}", innermost(&error)), error)
-        };
-        let mut endpoint = Endpoint::from_shared(url.to_string())
-            .map_err(bad)?
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(options.keepalive_interval))
-            .http2_keep_alive_interval(options.keepalive_interval)
-            .keep_alive_timeout(options.keepalive_timeout)
-            .keep_alive_while_idle(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
-        let secure = url.starts_with("https://");
-        if !secure && !url.starts_with("http://") && !url.starts_with("unix:") {
-            return Err(Error::config(format!(
-                "endpoint {url}: the scheme must be http, https or unix, as in http://127.0.0.1:2379"
-            )));
-        }
-        if secure {
-            let tls = options.tls.clone().unwrap_or_default();
-            endpoint = endpoint.tls_config(tls.to_tonic()).map_err(bad)?;
-        }
         Ok(Self {
             url: url.clone(),
-            endpoint,
+            route: Route::new(url, options)?,
             channel: tokio::sync::Mutex::default(),
             health: Mutex::default(),
         })

@@ -32,6 +32,22 @@ for_each_etcd! {
         }
     }
 
+    async fn a_unix_socket_is_an_endpoint_and_is_waited_for_on_demand(version: EtcdVersion) {
+        let mut etcd = Etcd::builder(version).unix_socket().start().await;
+        let url = etcd.socket_url();
+        let client = Client::new(ClientOptions::new([url.clone()])).expect("options");
+        client.put(Put::new("k", "v")).await.expect("put");
+        etcd.kill().await;
+        let error = client.range(Range::key("k")).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains(&url) && error.to_string().contains("refused"), "{error}");
+
+        let patient = ClientOptions::new([url]).wait_for_socket(true).connect_timeout(Duration::from_secs(60));
+        let patient = Client::new(patient).expect("options");
+        let (answer, ()) = tokio::join!(patient.range(Range::key("k")), etcd.restart());
+        assert_eq!(&answer.expect("range").kvs[0].value[..], b"v");
+    }
+
     async fn a_half_open_connection_is_left(version: EtcdVersion) {
         let etcd = Etcd::start(version).await;
         let (first, second) = (Proxy::start(&etcd.authority()).await, Proxy::start(&etcd.authority()).await);

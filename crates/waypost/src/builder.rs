@@ -6,6 +6,7 @@ use waypost_model::{layout, parse_layouts};
 use waypost_registry::RegistryOptions;
 
 use crate::error::Error;
+use crate::place::client_options;
 use crate::waypost::Waypost;
 
 /// Makes a [`Waypost`]; [`Waypost::builder`] begins one.
@@ -25,7 +26,7 @@ pub struct Builder {
 // === impl Builder ===
 
 impl Builder {
-    /// Where etcd is: the addresses of its members. Default: `http://127.0.0.1:2379`.
+    /// Where etcd is: the addresses of its members, or `embedded:DIR` alone. Default: `http://127.0.0.1:2379`.
     pub fn endpoints<I>(mut self, endpoints: I) -> Self
     where
         I: IntoIterator,
@@ -100,15 +101,14 @@ impl Builder {
         self
     }
 
-    /// The [`Waypost`]. No I/O is done.
+    /// The [`Waypost`]. No I/O is done, but that the store of `embedded:DIR` is opened.
     ///
     /// # Errors
+    /// [`Error::Embedded`] and `Error::Open` when a folder cannot be used,
     /// [`Error::Etcd`] when an endpoint or certificate is malformed, [`Error::Layout`] when there is no such layout.
     pub fn build(self) -> Result<Waypost, Error> {
         let endpoints =
             if self.endpoints.is_empty() { vec!["http://127.0.0.1:2379".to_owned()] } else { self.endpoints };
-        let client =
-            self.client.into_iter().fold(ClientOptions::new(endpoints), |options, change| change(options));
 
         let prefix = self.prefix.as_deref();
         let name = self.layout.as_deref().unwrap_or("grpc");
@@ -121,6 +121,8 @@ impl Builder {
             self.registry.into_iter().fold(RegistryOptions::new(written), |options, change| change(options));
         let discovery =
             self.discovery.into_iter().fold(DiscoveryOptions::new(read), |options, change| change(options));
+        let client =
+            self.client.into_iter().fold(client_options(endpoints)?, |options, change| change(options));
         let waypost = Waypost::new(Client::new(client)?, registry, discovery);
         Ok(if self.follow_configs { waypost.follow_service_configs() } else { waypost })
     }

@@ -26,6 +26,23 @@ pub enum Error {
     /// The options of the client to etcd make no sense: a malformed endpoint, an unreadable certificate.
     #[error(transparent)]
     Etcd(#[from] waypost_etcd::Error),
+    /// An address `embedded:DIR` makes no sense, or was not built in.
+    #[error("{endpoint} cannot be used: {reason}")]
+    Embedded {
+        /// The address.
+        endpoint: String,
+        /// What is wrong, and what to do.
+        reason: &'static str,
+    },
+    /// The store in the folder of an address `embedded:DIR` cannot be opened.
+    #[cfg(feature = "embed")]
+    #[error("{endpoint} cannot be used")]
+    Open {
+        /// The address.
+        endpoint: String,
+        /// Why.
+        source: Box<crate::embed::OpenError>,
+    },
     /// An instance cannot be registered.
     #[error(transparent)]
     Register(#[from] RegisterError),

@@ -89,6 +89,11 @@
 //! `etcd:///services/greeter`, and we find theirs. Others are named in the [builder](Waypost::builder); the table is in
 //! [`mod@model::layout`].
 //!
+//! # Without an etcd
+//!
+//! With the feature `embed`, `Waypost::connect("embedded:./data")` is a store in a folder, which every process of the machine
+//! that names it shares; nothing needs to be installed or started. See `waypost::embed`.
+//!
 //! # The parts
 //!
 //! | | |
@@ -103,7 +108,10 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+#[cfg(feature = "embed")]
+pub mod embed;
 mod error;
+mod place;
 mod serve;
 mod service_config;
 mod signals;

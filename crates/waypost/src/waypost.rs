@@ -52,8 +52,11 @@ impl Waypost {
     /// No I/O is done: connections are made when they are needed, and made again when they break, so a process
     /// starts whether or not etcd is there.
     ///
+    /// With the feature `embed` the address may be `embedded:DIR`, a store in that folder; it is opened at once, which blocks
+    /// for some milliseconds, and stays open as long as anything of this lives. See the module `embed`.
+    ///
     /// # Errors
-    /// [`Error::Etcd`] when an address is malformed.
+    /// [`Error::Etcd`] when an address is malformed, [`Error::Embedded`] and `Error::Open` when a folder cannot be used.
     pub fn connect(endpoints: &str) -> Result<Self, Error> {
         Self::builder().endpoints(endpoints.split(',')).build()
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use waypost::etcd::{Client, ClientOptions, TlsOptions};
+use waypost::embed::{self, SharedServer};
+use waypost::etcd::{ClientOptions, TlsOptions};
 
 use super::{Environment, UsageError};
 
@@ -15,7 +16,8 @@ const MAX_ANSWER: usize = 2_147_483_647;
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "etcd")]
 pub(crate) struct ConnectionArgs {
-    /// Comma-separated addresses of etcd [env: WAYPOST_ENDPOINTS, ETCDCTL_ENDPOINTS] [default: http://127.0.0.1:2379]
+    /// Comma-separated addresses of etcd, or embedded:DIR for a store in that folder, which every command that names it
+    /// shares [env: WAYPOST_ENDPOINTS, ETCDCTL_ENDPOINTS] [default: http://127.0.0.1:2379]
     #[arg(long, global = true, value_name = "URLS")]
     pub(crate) endpoints: Option<String>,
     /// A user of etcd; the password is better given in WAYPOST_PASSWORD or ETCDCTL_PASSWORD [env: WAYPOST_USER, ETCDCTL_USER]
@@ -46,13 +48,14 @@ pub(crate) struct Connection {
 // === impl ConnectionArgs ===
 
 impl ConnectionArgs {
+    /// The endpoints that the option or the environment names.
+    pub(crate) fn named(&self, environment: Environment) -> Option<String> {
+        self.endpoints.clone().or_else(|| environment.own_or_etcdctl("ENDPOINTS"))
+    }
+
     /// Option, then environment, then default.
     pub(crate) fn resolve(&self, environment: Environment) -> Result<Connection, UsageError> {
-        let endpoints = self
-            .endpoints
-            .clone()
-            .or_else(|| environment.own_or_etcdctl("ENDPOINTS"))
-            .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+        let endpoints = self.named(environment).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
         let file = |option: &Option<PathBuf>, name: &str| {
             option.clone().or_else(|| environment.own_or_etcdctl(name).map(PathBuf::from))
         };
@@ -91,8 +94,35 @@ impl std::fmt::Debug for ConnectionArgs {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) fn options(&self) -> Result<ClientOptions, waypost::etcd::Error> {
-        let mut options = ClientOptions::new(self.endpoints.iter().cloned()).max_receive_bytes(MAX_ANSWER);
+    /// The store that the endpoints name, if they name a folder. Opened: it is served here or elsewhere.
+    pub(crate) async fn open(&self) -> anyhow::Result<Option<SharedServer>> {
+        let Some(endpoint) = self.endpoints.iter().find(|endpoint| embed::folder_of(endpoint).is_some())
+        else {
+            return Ok(None);
+        };
+        let usage = |text: &str| UsageError(format!("{endpoint}: {text}"));
+        if self.endpoints.len() > 1 {
+            return Err(usage("a store in a folder is all of etcd: name no other endpoint beside it").into());
+        }
+        if self.cacert.is_some() || self.cert.is_some() || self.key.is_some() {
+            return Err(usage("a store in a folder is reached without TLS: name no certificates").into());
+        }
+        match embed::folder_of(endpoint) {
+            Some(folder) if !folder.as_os_str().is_empty() => Ok(Some(SharedServer::open(folder).await?)),
+            _ => Err(usage("name a folder, as in embedded:./data").into()),
+        }
+    }
+
+    /// Options of a client; of the store's, if it was opened.
+    pub(crate) fn options(
+        &self,
+        store: Option<&SharedServer>,
+    ) -> Result<ClientOptions, waypost::etcd::Error> {
+        let options = match store {
+            Some(store) => embed::client_options(store),
+            None => ClientOptions::new(self.endpoints.iter().cloned()),
+        };
+        let mut options = options.max_receive_bytes(MAX_ANSWER);
         if let Some((name, password)) = &self.user {
             options = options.user(name, password);
         }
@@ -102,10 +132,6 @@ impl Connection {
             options = options.tls(files);
         }
         Ok(options)
-    }
-
-    pub(crate) fn client(&self) -> Result<Client, waypost::etcd::Error> {
-        Client::new(self.options()?)
     }
 }
 

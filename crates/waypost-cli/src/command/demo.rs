@@ -8,7 +8,7 @@ use waypost::discovery::DiscoveryOptions;
 use waypost::model::ServiceName;
 use waypost::registry::RegistryOptions;
 
-use crate::args::{ConnectionArgs, Environment, LayoutArgs, parse_duration};
+use crate::args::{LayoutArgs, parse_duration};
 use crate::demo::{self, Plan, Spawner};
 use crate::exit::Exit;
 use crate::session::Session;
@@ -17,7 +17,7 @@ use crate::session::Session;
 ///
 /// Three greeting servers, which are processes of their own, register in etcd. A client calls them through the channel at
 /// a steady rate. Then one is killed (SIGKILL), one is drained and stopped (SIGTERM), and a new one joins. The exit code
-/// is 1 if any call failed.
+/// is 1 if any call failed. Without --endpoints the store is embedded, in a temporary folder: nothing has to be installed.
 ///
 /// Calls are marked idempotent, since a greeting has no side effects: one whose server dies is made again elsewhere.
 #[derive(Args, Debug)]
@@ -57,11 +57,10 @@ pub(crate) struct GreeterArgs {
 // === impl DemoArgs ===
 
 impl DemoArgs {
-    pub(crate) async fn run(self, session: Session, connection: ConnectionArgs) -> anyhow::Result<Exit> {
+    pub(crate) async fn run(self, session: Session) -> anyhow::Result<Exit> {
         let layout = session.layout(self.layout)?;
         session.probe(std::slice::from_ref(&layout), Some(&self.service)).await?;
-        let connection = connection.resolve(Environment::of_process())?;
-        let spawner = Spawner::new(&connection, &*layout, &self.service)?;
+        let spawner = Spawner::new(&session.connection, &*layout, &self.service)?;
         let waypost = Waypost::new(
             session.client.clone(),
             RegistryOptions::new(layout.clone()),
@@ -74,7 +73,7 @@ impl DemoArgs {
             callers: self.callers,
             keep: self.keep,
         };
-        demo::run(plan, &waypost, spawner, session.out).await
+        demo::run(plan, &waypost, &session.connection, spawner, session.out).await
     }
 }
 

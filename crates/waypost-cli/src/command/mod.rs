@@ -16,9 +16,11 @@ mod watch;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use waypost::embed::SharedServer;
 
-use crate::args::{Cli, UsageError};
+use crate::args::{Cli, Connection, Environment, UsageError};
 use crate::exit::Exit;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::session::Session;
 
@@ -54,11 +56,35 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     exit
 }
 
-async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+async fn dispatch(mut cli: Cli) -> anyhow::Result<Exit> {
     if let Command::Serve(args) = cli.command {
         return args.run(Output::new(cli.output.output, cli.output.color)).await;
     }
-    let session = Session::new(&cli)?;
+    let environment = Environment::of_process();
+    let mut scratch = None;
+    if matches!(cli.command, Command::Demo(_)) && cli.connection.named(environment).is_none() {
+        let folder = tempfile::Builder::new().prefix("waypost-demo-").tempdir();
+        let folder = folder.context("cannot make a folder for the demo")?;
+        cli.connection.endpoints = Some(format!("embedded:{}", folder.path().display()));
+        scratch = Some(folder);
+    }
+    let connection = cli.connection.resolve(environment)?;
+    let store = connection.open().await?;
+    let exit = perform(cli, connection, store.as_ref()).await;
+    if let Some(store) = store {
+        // Last, since the command may have had to say goodbye. Whoever interrupts now does not want to wait.
+        let mut interrupt = Interrupt::new().context("cannot catch signals")?;
+        tokio::select! {
+            () = store.close() => {}
+            () = interrupt.next() => {}
+        }
+    }
+    drop(scratch);
+    exit
+}
+
+async fn perform(cli: Cli, connection: Connection, store: Option<&SharedServer>) -> anyhow::Result<Exit> {
+    let session = Session::new(&cli, connection, store)?;
     match cli.command {
         Command::Register(args) => args.run(session).await,
         Command::Ls(args) => args.run(session).await,
@@ -75,7 +101,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         .into()),
         Command::Kv(command) => command.run(session).await,
         Command::Serve(args) => args.run(session.out).await,
-        Command::Demo(args) => args.run(session, cli.connection).await,
+        Command::Demo(args) => args.run(session).await,
         Command::DemoGreeter(args) => args.run(session).await,
         Command::Completions(args) => args.run(),
     }

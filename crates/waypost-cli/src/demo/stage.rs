@@ -16,6 +16,7 @@ use super::child::{Server, Spawner};
 use super::load::Load;
 use super::script::{self, Action, Step};
 use super::summary::{Effect, Event, Summary};
+use crate::args::Connection;
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
@@ -53,15 +54,20 @@ enum News {
 pub(crate) async fn run(
     plan: Plan,
     waypost: &Waypost,
+    connection: &Connection,
     spawner: Spawner,
     out: Output,
 ) -> anyhow::Result<Exit> {
     let mut interrupt = Interrupt::new()?;
     let mut board = Board::new(out);
-    let endpoints: Vec<&str> = waypost.client().endpoints().iter().map(|url| &**url).collect();
     board.tell(
         None,
-        &format!("{} servers register as {} at {}", script::SERVERS, plan.service, endpoints.join(", ")),
+        &format!(
+            "{} servers register as {} at {}",
+            script::SERVERS,
+            plan.service,
+            connection.endpoints.join(", ")
+        ),
     )?;
 
     let spawner = Arc::new(spawner);

@@ -15,4 +15,5 @@ mod operate;
 mod read;
 mod register;
 mod serve;
+mod shared;
 mod support;

@@ -4,9 +4,9 @@
 //! the path as it stands: `unix:///run/etcd.sock` is absolute, `unix://etcd.sock` is in the working directory.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::StartError;
+use super::{SOCKET, StartError};
 
 /// A URL that makes sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,12 @@ impl Address {
             _ => return Err(wrong("the scheme must be http, https, unix or unixs")),
         };
         Ok(Self { url: url.to_owned(), secure, place })
+    }
+
+    /// The socket in a data directory.
+    pub(super) fn of_folder(folder: &Path) -> Self {
+        let path = folder.join(SOCKET);
+        Self { url: format!("unix://{}", path.display()), secure: false, place: Place::Unix(path) }
     }
 
     /// The URL at the address that was bound.

@@ -28,6 +28,7 @@ mod listener;
 mod metrics;
 mod options;
 mod plain;
+mod reach;
 mod run;
 mod service;
 mod snapshot;
@@ -39,7 +40,8 @@ use tonic::{Code, Status};
 
 pub use self::error::{RestoreError, StartError};
 pub use self::options::{AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA};
-pub use self::run::Server;
+pub(crate) use self::reach::Reach;
+pub use self::run::{SOCKET, Server};
 pub use self::tls::{ServerTls, TlsError};
 use crate::error::Refusal;
 

@@ -100,7 +100,8 @@ impl Builder {
     /// `unix://path`, `unixs://path`. gRPC and HTTP/1 share each. Default `http://127.0.0.1:2379`.
     ///
     /// What follows `unix://` is the path as it stands, absolute with a third slash. A socket file on which nobody
-    /// listens is replaced, one in use is refused; it is removed at the end.
+    /// listens is replaced, one in use is refused; it is removed at the end. The socket [`SOCKET`](super::SOCKET) in the data
+    /// directory is there in any case; without URLs it is the only one.
     pub fn listen<I: IntoIterator<Item: Into<String>>>(mut self, urls: I) -> Self {
         self.listen = urls.into_iter().map(Into::into).collect();
         self

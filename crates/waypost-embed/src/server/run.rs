@@ -51,8 +51,12 @@ pub struct Server {
     free: CancellationToken,
 }
 
+/// The socket that every server listens on: this file in its data directory. See [`shared`](crate::shared).
+pub const SOCKET: &str = "waypost.sock";
+
 /// How long calls that are under way may take when the server ends.
 const GRACE: Duration = Duration::from_secs(5);
+
 // === impl Server ===
 
 impl Server {
@@ -131,10 +135,23 @@ impl Server {
                 Some(bound) => bound,
                 None => Listening::bind(address, socket_mode).await?,
             };
-            listeners.push(listener);
+            listeners.push((listener, address.secure, listen_urls.len() >= clients));
             listen_urls.push(url);
         }
         let metrics_urls = listen_urls.split_off(clients);
+        match Listening::bind(&Address::of_folder(&data_dir), socket_mode).await {
+            Ok((listener, url)) => {
+                if clients == 0 {
+                    listen_urls.push(url);
+                }
+                listeners.push((listener, false, false));
+            }
+            // A file system without sockets is no reason not to listen elsewhere.
+            Err(StartError::Listen { url, source }) if clients > 0 => {
+                tracing::warn!(url, error = %source, "no process of this machine can share the store");
+            }
+            Err(error) => return Err(error),
+        }
         let urls = if advertise.is_empty() { advertised(&listen_urls)? } else { advertise };
         let client_urls = urls.clone();
         let free = CancellationToken::new();
@@ -156,9 +173,9 @@ impl Server {
         let mut tasks = JoinSet::new();
         let services = service::all(&engine, &stop).prepare();
         let front = Front { services, engine: engine.clone(), metrics_only: false };
-        for (at, (listener, address)) in listeners.into_iter().zip(&addresses).enumerate() {
-            let front = Front { metrics_only: at >= clients, ..front.clone() };
-            let tls = tls.clone().filter(|_| address.secure);
+        for (listener, secure, metrics_only) in listeners {
+            let front = Front { metrics_only, ..front.clone() };
+            let tls = tls.clone().filter(|_| secure);
             tasks.spawn(listener::accept(listener, tls, front, stop.clone()));
         }
         // The engine ends with the last of those who hold it.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net as std_unix;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -11,6 +11,7 @@ use tokio_util::either::Either;
 
 use super::StartError;
 use super::address::{Address, Place};
+use super::reach::Reach;
 
 /// A socket that accepts connections.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) type Stream = Either<TcpStream, UnixStream>;
 /// The file of a Unix socket. Removed when this is dropped, unless another socket has taken its place.
 #[derive(Debug)]
 pub(super) struct SocketFile {
-    path: PathBuf,
+    path: Reach,
     /// Device and number of the file.
     identity: (u64, u64),
 }
@@ -71,17 +72,19 @@ impl Listening {
 
 /// Listens on a path. A socket file on which nobody listens is what a killed process left, and is replaced.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<(SocketFile, UnixListener)> {
+    let reach = Reach::of(path)?;
+    let path = reach.path();
     let name = SockAddr::unix(path)?;
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&name)?;
     let metadata = std::fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+    let identity = (metadata.dev(), metadata.ino());
     // Before `listen`, so that nobody connects who may not.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok((file, UnixListener::from_std(socket.into())?))
+    Ok((SocketFile { path: reach, identity }, UnixListener::from_std(socket.into())?))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -106,10 +109,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
+        let path = self.path.path();
+        let ours = std::fs::symlink_metadata(path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
-        if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "a socket file stays");
+        if ours && let Err(error) = std::fs::remove_file(path) {
+            tracing::debug!(%error, path = %path.display(), "a socket file stays");
         }
     }
 }

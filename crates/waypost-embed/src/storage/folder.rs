@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::backend::BackendError;
+use crate::server::SOCKET;
 use crate::storage::error::io_error;
 use crate::storage::medium::{StoreFile, sync_folder};
 
@@ -77,6 +78,7 @@ fn is_harmless(entry: &DirEntry) -> bool {
         || name == StoreFile::BEGUN
         || name == StoreFile::LOG
         || name == StoreFile::LOG_BEGUN
+        || name == SOCKET
         || name == "lost+found"
         || name.as_encoded_bytes().starts_with(b".")
 }

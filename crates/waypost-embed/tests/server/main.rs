@@ -15,5 +15,6 @@ mod listen;
 mod metrics;
 mod reflection;
 mod restore;
+mod shared;
 mod support;
 mod tls;

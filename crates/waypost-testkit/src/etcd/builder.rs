@@ -25,6 +25,7 @@ pub struct Builder {
     pub(crate) args: Vec<String>,
     pub(crate) tls: Option<ServerTls>,
     pub(crate) auth: Option<Credentials>,
+    pub(crate) unix_socket: bool,
     pub(crate) place: Option<Place>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) struct Place {
 
 impl Builder {
     pub(crate) fn new(version: EtcdVersion) -> Self {
-        Self { version, args: Vec::new(), tls: None, auth: None, place: None }
+        Self { version, args: Vec::new(), tls: None, auth: None, unix_socket: false, place: None }
     }
 
     /// Adds an argument as etcd takes it, such as `--quota-backend-bytes=33554432`. Later ones win.
@@ -76,6 +77,12 @@ impl Builder {
     /// Turns authentication on once the server runs, with the user `root` and this password.
     pub fn auth(mut self, root_password: impl Into<String>) -> Self {
         self.auth = Some(Credentials::root(root_password));
+        self
+    }
+
+    /// Serves clients on a Unix socket too, at [`Etcd::socket_url`].
+    pub fn unix_socket(mut self) -> Self {
+        self.unix_socket = true;
         self
     }
 

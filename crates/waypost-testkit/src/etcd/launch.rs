@@ -48,10 +48,13 @@ pub(crate) fn spawn(builder: &Builder, directory: &Path, ports: &Ports, token: u
     let binaries = builder.version.binaries();
     let output = log.open();
     let mut command = Command::new(&binaries.server);
-    match builder.version {
-        EtcdVersion::Embedded => command.args(embedded_arguments(builder, directory, ports)),
-        _ => command.args(arguments(builder, directory, ports, token)).args(&builder.args),
-    };
+    if builder.version == EtcdVersion::Embedded {
+        command.args(embedded_arguments(builder, directory, ports));
+    } else {
+        // etcd 3.4 does not replace what a killed one left.
+        let _ = std::fs::remove_file(directory.join(SOCKET));
+        command.args(arguments(builder, directory, ports, token)).args(&builder.args);
+    }
     command
         .current_dir(directory)
         // Variables of the caller would be taken as flags.
@@ -112,6 +115,14 @@ pub(crate) fn client_url(builder: &Builder, ports: &Ports) -> String {
     format!("{scheme}://{}", ports.client.addr())
 }
 
+/// The file of the Unix socket, in the folder where the process runs. etcd wants what looks like a host and a port.
+pub(crate) const SOCKET: &str = "etcd.sock:1";
+
+fn listen_urls(builder: &Builder, ports: &Ports) -> String {
+    let url = client_url(builder, ports);
+    if builder.unix_socket { format!("{url},unix://{SOCKET}") } else { url }
+}
+
 /// What `waypost serve` takes. It has no peers, and does not limit how often clients ping.
 fn embedded_arguments(builder: &Builder, directory: &Path, ports: &Ports) -> Vec<String> {
     let url = client_url(builder, ports);
@@ -119,7 +130,8 @@ fn embedded_arguments(builder: &Builder, directory: &Path, ports: &Ports) -> Vec
         "serve".to_owned(),
         "--name=single".to_owned(),
         format!("--data-dir={}", data(directory).display()),
-        format!("--listen-client-urls={url}"),
+        format!("--listen-client-urls={}", listen_urls(builder, ports)),
+        format!("--advertise-client-urls={url}"),
         "--election-timeout=100".to_owned(),
         "--bcrypt-cost=4".to_owned(),
     ];
@@ -137,7 +149,7 @@ fn arguments(builder: &Builder, directory: &Path, ports: &Ports, token: u32) -> 
         format!("--name={name}"),
         format!("--data-dir={}", data(directory).display()),
         format!("--advertise-client-urls={}", advertised.as_ref().unwrap_or(&url)),
-        format!("--listen-client-urls={url}"),
+        format!("--listen-client-urls={}", listen_urls(builder, ports)),
         format!("--listen-peer-urls=http://{}", ports.peer.addr()),
         format!("--listen-metrics-urls=http://{}", ports.metrics.addr()),
         format!("--initial-advertise-peer-urls={peer_url}"),

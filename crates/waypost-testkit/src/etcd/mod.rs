@@ -104,6 +104,11 @@ impl Etcd {
         launch::client_url(&self.builder, &self.ports)
     }
 
+    /// The Unix socket of an etcd that was [asked](Builder::unix_socket) for one, `unix://` and its path.
+    pub fn socket_url(&self) -> String {
+        format!("unix://{}", self.directory.path().join(launch::SOCKET).display())
+    }
+
     /// [`url`](Self::url) without its scheme.
     pub fn authority(&self) -> String {
         self.ports.client.addr().to_string()
