@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::{Code, Response, Status};
 
 use crate::auth::{Auth, Token};
@@ -16,6 +17,9 @@ use crate::error::{Error, ErrorKind, Operation};
 use crate::options::{ClientOptions, Held};
 use crate::pool::{Link, Pool};
 use crate::proto::etcdserverpb as pb;
+
+/// Between attempts at a socket that changes hands.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// What every part of a client shares.
 pub(crate) struct Cluster {
@@ -26,6 +30,8 @@ pub(crate) struct Cluster {
     pub(crate) keepalive_timeout: Duration,
     max_send_bytes: usize,
     max_receive_bytes: usize,
+    /// How long calls that may be sent again are, where each endpoint has failed already.
+    patience: Duration,
     /// Kept as long as anything uses the cluster.
     _held: Vec<Held>,
 }
@@ -68,6 +74,7 @@ impl Cluster {
             max_send_bytes: options.max_send_bytes,
             max_receive_bytes: options.max_receive_bytes,
             auth: Auth::new(options.credentials),
+            patience: if options.wait_for_socket { options.connect_timeout } else { Duration::ZERO },
             _held: options.held,
         }))
     }
@@ -146,6 +153,7 @@ impl Cluster {
     {
         // Each endpoint once, and one more round trip for the only endpoint's connection that turns out closed.
         let attempts = self.pool.len().max(1) + 1;
+        let mut first_failure = None;
         let mut avoid: Vec<usize> = Vec::new();
         let mut renewed = false;
         let mut attempt = 0;
@@ -185,8 +193,16 @@ impl Cluster {
             }
             self.pool.failed(&session.link);
             let again = outcome == Outcome::NotSent || operation.idempotent;
-            if !again || attempt >= attempts {
+            if !again {
                 return Err(error);
+            }
+            if attempt >= attempts {
+                // A process that is killed may let somebody in while it dies: its socket is worth another attempt.
+                let since = *first_failure.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.patience {
+                    return Err(error);
+                }
+                tokio::time::sleep(AGAIN).await;
             }
             tracing::debug!(%error, "sent again to another endpoint");
             avoid.push(session.link.slot());

@@ -151,8 +151,8 @@ impl ClientOptions {
     }
 
     /// Whether connecting to a Unix socket on which nobody listens waits for somebody, for as long as an attempt to
-    /// connect may take, instead of failing at once: for a socket that is served by one process after the other.
-    /// Default: no.
+    /// connect may take, instead of failing at once: for a socket that is served by one process after the other. Calls that
+    /// may be sent again are, for as long. Default: no.
     pub fn wait_for_socket(mut self, wait: bool) -> Self {
         self.wait_for_socket = wait;
         self

@@ -104,6 +104,23 @@ for_each_etcd! {
         let error = anonymous.range(Range::key("k")).await.expect_err("no user");
         assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     }
+
+    async fn tls_and_client_certificates(version: EtcdVersion) {
+        let tls = Tls::new();
+        let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;
+        let (cert, key) = (tls.client().certificate_pem(), tls.client().key_pem());
+        let options = ClientOptions::new([etcd.authority()])
+            .tls(TlsOptions::new().ca_pem(tls.ca_pem()).identity_pem(cert, key));
+        let client = Client::new(options).expect("options");
+        client.put(Put::new("k", "v")).await.expect("put over mutual TLS");
+        let without = ClientOptions::new([etcd.authority()]).tls(TlsOptions::new().ca_pem(tls.ca_pem()));
+        let error = Client::new(without).expect("options").range(Range::key("k")).await.expect_err("no certificate");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let stranger = Tls::new();
+        let options = ClientOptions::new([etcd.authority()]).tls(TlsOptions::new().ca_pem(stranger.ca_pem()));
+        let error = Client::new(options).expect("options").range(Range::key("k")).await.expect_err("unknown authority");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
 }
 
 for_each_real_etcd! {
@@ -123,23 +140,6 @@ for_each_real_etcd! {
             client.put(Put::new("k", format!("{node}")).idempotent()).await.expect("put");
             cluster.restart(node).await;
         }
-    }
-
-    async fn tls_and_client_certificates(version: EtcdVersion) {
-        let tls = Tls::new();
-        let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;
-        let (cert, key) = (tls.client().certificate_pem(), tls.client().key_pem());
-        let options = ClientOptions::new([etcd.authority()])
-            .tls(TlsOptions::new().ca_pem(tls.ca_pem()).identity_pem(cert, key));
-        let client = Client::new(options).expect("options");
-        client.put(Put::new("k", "v")).await.expect("put over mutual TLS");
-        let without = ClientOptions::new([etcd.authority()]).tls(TlsOptions::new().ca_pem(tls.ca_pem()));
-        let error = Client::new(without).expect("options").range(Range::key("k")).await.expect_err("no certificate");
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        let stranger = Tls::new();
-        let options = ClientOptions::new([etcd.authority()]).tls(TlsOptions::new().ca_pem(stranger.ca_pem()));
-        let error = Client::new(options).expect("options").range(Range::key("k")).await.expect_err("unknown authority");
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
 
     async fn a_token_that_dies_is_renewed_once_for_all_callers(version: EtcdVersion) {

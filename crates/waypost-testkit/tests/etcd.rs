@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "what a test asks of etcd must be there")]
 
-use waypost_testkit::{Etcd, EtcdVersion, Tls, for_each_etcd, for_each_real_etcd};
+use waypost_testkit::{Etcd, EtcdVersion, Tls, for_each_etcd};
 
 async fn get(etcd: &Etcd, key: &str) -> String {
     etcd.etcdctl(["get", key, "--print-value-only"]).await.trim().to_owned()
@@ -71,9 +71,7 @@ for_each_etcd! {
         etcd.resume();
         etcd.etcdctl(["put", "a", "1"]).await;
     }
-}
 
-for_each_real_etcd! {
     async fn serves_mutual_tls_with_authentication(version: EtcdVersion) {
         let tls = Tls::new();
         let mut etcd = Etcd::builder(version).mutual_tls(&tls).auth("secret").start().await;

@@ -25,6 +25,7 @@ Examples:
   waypost serve                                      run an etcd of one node
   waypost demo                                       see it all at work, in 20 seconds
   waypost register greeter 10.0.0.5:50051            keep an instance registered until Ctrl-C
+  waypost ls --endpoints embedded:./fleet            without an etcd: in a folder that all commands share
   waypost ls                                         which services there are
   waypost ls greeter --output json                   who serves greeter
   waypost --endpoints http://10.0.0.1:2379 watch     follow every change";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use waypost_testkit::{Etcd, EtcdVersion, Process, eventually, for_each_etcd};
 
-use crate::support::{PATIENCE, at, parse, run};
+use crate::support::{PATIENCE, at, command, parse, run};
 
 for_each_etcd! {
     async fn no_call_fails_while_one_is_killed_one_drained_and_one_joins(version: EtcdVersion) {
@@ -61,4 +61,19 @@ for_each_etcd! {
         assert!(demo.lines().iter().any(|line| line.ends_with("0 failed")), "{:?}", demo.lines());
         assert_eq!(etcd.etcdctl(["get", "services/", "--prefix"]).await, "");
     }
+}
+
+#[test]
+fn without_endpoints_it_needs_nothing_and_leaves_nothing() {
+    waypost_testkit::run(async {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut demo = command(&["demo", "--duration", "4", "--rate", "200", "--output", "json"]);
+        demo.env("TMPDIR", temporary.path());
+        let ran = run(demo).await;
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
+        let summary = parse(&ran.stdout);
+        assert_eq!(summary["failed_calls"], 0);
+        assert_eq!(summary["calls_by_instance"].as_object().unwrap().len(), 4, "{summary}");
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    });
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use waypost_testkit::{Etcd, EtcdVersion, Tls, for_each_etcd, for_each_real_etcd, free_port};
+use waypost_testkit::{Etcd, EtcdVersion, Tls, for_each_etcd, free_port};
 
 use crate::support::{PATIENCE, at, command, ok, run};
 
@@ -158,9 +158,7 @@ for_each_etcd! {
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }
-}
 
-for_each_real_etcd! {
     async fn tls_options_are_etcdctls(version: EtcdVersion) {
         let tls = Tls::new();
         let etcd = Etcd::builder(version).mutual_tls(&tls).start().await;

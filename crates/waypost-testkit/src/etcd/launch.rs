@@ -1,7 +1,6 @@
 //! Starting the process: its arguments, its log, and when it is ready.
 
 use std::fs::{File, OpenOptions};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -68,11 +67,11 @@ pub(crate) fn spawn(builder: &Builder, directory: &Path, ports: &Ports, token: u
 }
 
 /// Waits until the process answers `/health`, which needs a leader.
-pub(crate) async fn ready(child: &Child, builder: &Builder, ports: &Ports, log: &Log) -> Result<(), Died> {
+pub(crate) async fn ready(child: &Child, ports: &Ports, log: &Log) -> Result<(), Died> {
     let deadline = Instant::now() + READY;
     let mut pause = Duration::from_millis(1);
     loop {
-        let answer = http::get(metrics(builder, ports), "/health").await;
+        let answer = http::get(ports.metrics.addr(), "/health").await;
         if child.try_exit().is_some() {
             return Err(log.cause_of_death());
         }
@@ -102,14 +101,6 @@ pub(crate) fn cluster_token(token: u32) -> String {
     format!("waypost-{token}")
 }
 
-/// Where `/health` and `/metrics` are: the embedded server has them where clients are.
-pub(crate) fn metrics(builder: &Builder, ports: &Ports) -> SocketAddr {
-    match builder.version {
-        EtcdVersion::Embedded => ports.client.addr(),
-        _ => ports.metrics.addr(),
-    }
-}
-
 pub(crate) fn client_url(builder: &Builder, ports: &Ports) -> String {
     let scheme = if builder.tls.is_some() { "https" } else { "http" };
     format!("{scheme}://{}", ports.client.addr())
@@ -130,14 +121,30 @@ fn embedded_arguments(builder: &Builder, directory: &Path, ports: &Ports) -> Vec
         "serve".to_owned(),
         "--name=single".to_owned(),
         format!("--data-dir={}", data(directory).display()),
-        format!("--listen-client-urls={}", listen_urls(builder, ports)),
+        // The second port speaks plain HTTP in any case.
+        format!("--listen-client-urls={},http://{}", listen_urls(builder, ports), ports.metrics.addr()),
         format!("--advertise-client-urls={url}"),
         "--election-timeout=100".to_owned(),
         "--bcrypt-cost=4".to_owned(),
     ];
+    arguments.extend(tls_arguments(builder));
     let of_etcd_alone = ["--grpc-keepalive-min-time=", "--heartbeat-interval="];
     let is_meant = |arg: &&String| !of_etcd_alone.iter().any(|flag| arg.starts_with(flag));
     arguments.extend(builder.args.iter().filter(is_meant).cloned());
+    arguments
+}
+
+fn tls_arguments(builder: &Builder) -> Vec<String> {
+    let Some(tls) = &builder.tls else { return Vec::new() };
+    let server = tls.material.server();
+    let mut arguments = vec![
+        format!("--cert-file={}", server.certificate.display()),
+        format!("--key-file={}", server.key.display()),
+        format!("--trusted-ca-file={}", tls.material.ca().display()),
+    ];
+    if tls.mutual {
+        arguments.push("--client-cert-auth".to_owned());
+    }
     arguments
 }
 
@@ -163,15 +170,7 @@ fn arguments(builder: &Builder, directory: &Path, ports: &Ports, token: u32) -> 
         "--log-outputs=stderr".to_owned(),
         "--log-level=warn".to_owned(),
     ];
-    if let Some(tls) = &builder.tls {
-        let server = tls.material.server();
-        arguments.push(format!("--cert-file={}", server.certificate.display()));
-        arguments.push(format!("--key-file={}", server.key.display()));
-        arguments.push(format!("--trusted-ca-file={}", tls.material.ca().display()));
-        if tls.mutual {
-            arguments.push("--client-cert-auth".to_owned());
-        }
-    }
+    arguments.extend(tls_arguments(builder));
     arguments
 }
 

@@ -116,15 +116,12 @@ impl Etcd {
 
     /// Where plain HTTP serves `/health` and `/metrics`, also when clients are served over TLS.
     pub fn metrics_url(&self) -> String {
-        format!("http://{}", launch::metrics(&self.builder, &self.ports))
+        format!("http://{}", self.ports.metrics.addr())
     }
 
     /// The text of `/metrics` now.
     pub async fn metrics(&self) -> String {
-        crate::http::get(launch::metrics(&self.builder, &self.ports), "/metrics")
-            .await
-            .expect("etcd serves /metrics")
-            .body
+        crate::http::get(self.ports.metrics.addr(), "/metrics").await.expect("etcd serves /metrics").body
     }
 
     /// The version that runs.
@@ -308,7 +305,7 @@ impl Etcd {
     }
 
     async fn ready(&self) -> Result<(), Died> {
-        launch::ready(self.running(), &self.builder, &self.ports, &self.log).await
+        launch::ready(self.running(), &self.ports, &self.log).await
     }
 
     /// Where the node listens for its peers.
