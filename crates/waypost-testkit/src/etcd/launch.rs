@@ -121,8 +121,8 @@ fn embedded_arguments(builder: &Builder, directory: &Path, ports: &Ports) -> Vec
         "serve".to_owned(),
         "--name=single".to_owned(),
         format!("--data-dir={}", data(directory).display()),
-        // The second port speaks plain HTTP in any case.
-        format!("--listen-client-urls={},http://{}", listen_urls(builder, ports), ports.metrics.addr()),
+        format!("--listen-client-urls={}", listen_urls(builder, ports)),
+        format!("--listen-metrics-urls=http://{}", ports.metrics.addr()),
         format!("--advertise-client-urls={url}"),
         "--election-timeout=100".to_owned(),
         "--bcrypt-cost=4".to_owned(),
