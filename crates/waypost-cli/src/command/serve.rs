@@ -49,8 +49,6 @@ pub(crate) struct ServeArgs {
     /// Who may connect to Unix sockets: the mode of their files.
     #[arg(long, default_value = "0600", value_parser = parse_mode, value_name = "MODE")]
     socket_mode: u32,
-    #[command(flatten)]
-    tls: TlsArgs,
     /// Bytes on disk at which writes are refused: 0 is 2 GiB, less is no limit.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_name = "BYTES")]
     quota_backend_bytes: i64,
@@ -78,6 +76,9 @@ pub(crate) struct ServeArgs {
     /// Start with the content of this snapshot of etcd; the data directory must be new.
     #[arg(long, value_name = "FILE")]
     restore: Option<PathBuf>,
+    // Last: what follows it in the help would stand below its heading.
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Certificates, as etcd names them. Files are PEM, and read again when they change.
@@ -118,6 +119,8 @@ pub(crate) enum Mode {
 #[derive(Serialize)]
 struct Announcement<'a> {
     urls: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    metrics: &'a [String],
 }
 
 // === impl ServeArgs ===
@@ -132,11 +135,14 @@ impl ServeArgs {
             }
             other => other.into(),
         })?;
-        let urls = server.listen_urls();
+        let (urls, metrics) = (server.listen_urls(), server.metrics_urls());
         let said = if out.is_json() {
-            out.json(&Announcement { urls })
-        } else {
+            out.json(&Announcement { urls, metrics })
+        } else if metrics.is_empty() {
             out.line(format_args!("listening on {}", urls.join(" ")))
+        } else {
+            out.line(format_args!("metrics at {}", metrics.join(" ")))
+                .and_then(|()| out.line(format_args!("listening on {}", urls.join(" "))))
         };
         if said.is_ok() {
             interrupt.next().await;

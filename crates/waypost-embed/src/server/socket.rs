@@ -62,7 +62,10 @@ impl Listening {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                if let Err(error) = stream.set_nodelay(true) {
+                    // It has ended already, which whoever reads from it finds out.
+                    tracing::debug!(%error, "a connection ended at once");
+                }
                 Ok(Either::Left(stream))
             }
             Self::Unix { listener, .. } => Ok(Either::Right(listener.accept().await?.0)),

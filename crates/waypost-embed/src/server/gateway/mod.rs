@@ -165,3 +165,28 @@ fn http_status(code: Code) -> StatusCode {
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_and_metadata_are_passed_on_and_nothing_else() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "token"),
+            ("grpc-metadata-hasleader", "true"),
+            ("grpc-metadata-waypost-common-name", "root"),
+            ("waypost-common-name", "root"),
+            ("grpc-metadata-grpc-timeout", "1n"),
+            ("host", "here"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let request = to_grpc(method("/v3/kv/put").unwrap(), &headers, Body::empty());
+        assert_eq!(request.uri().path(), "/etcdserverpb.KV/Put");
+        let mut names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["authorization", "content-type", "hasleader", "te"]);
+    }
+}
