@@ -55,7 +55,8 @@ async fn a_snapshot_of_etcd_goes_on_here_once() {
 async fn tls_with_a_certificate_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").display().to_string();
-    let listen = ["--listen-client-urls", "https://127.0.0.1:0", "--listen-metrics-urls", "http://127.0.0.1:0"];
+    let listen =
+        ["--listen-client-urls", "https://127.0.0.1:0", "--listen-metrics-urls", "http://127.0.0.1:0"];
     let args = [&["serve", "--data-dir", &data, "--auto-tls"], &listen[..]].concat();
     let process = Process::spawn(&mut command(&args));
     process.wait_for_line(|line| line.starts_with("metrics at http://127.0.0.1:"), PATIENCE).await;
