@@ -25,6 +25,15 @@ bench-discovery *ARGS:
     scripts/install-test-tools
     cargo run --release -p waypost-bench --bin bench-discovery -- {{ARGS}}
 
+# The channel beside tonic, tower and grpc-go: `just bench-channel picks` for one group of figures.
+bench-channel *ARGS:
+    scripts/install-test-tools
+    cargo run --release -p waypost-bench --bin bench-channel -- {{ARGS}}
+
+# The policies in virtual time: the tables and the plot of docs/balancing.md.
+simulate-balancing *ARGS:
+    cargo run --release -p waypost-simulation --bin simulate-balancing -- {{ARGS}}
+
 # The embedded server beside etcd 3.5, with one line `figure …` for each goal; `--quick` for a first look.
 bench-embed *ARGS:
     scripts/install-test-tools

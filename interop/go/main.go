@@ -28,6 +28,7 @@ var commands = map[string]command{
 	"register": register,
 	"resolve":  resolve,
 	"watch":    watch,
+	"load":     load,
 }
 
 func main() {

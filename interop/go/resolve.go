@@ -30,27 +30,11 @@ func resolve(ctx context.Context, arguments []string) error {
 	if err := set.Parse(arguments); err != nil {
 		return err
 	}
-	client, err := opts.connect(ctx)
+	connection, close, err := dial(ctx, opts)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	builder, err := resolver.NewBuilder(client)
-	if err != nil {
-		return err
-	}
-	connection, err := grpc.DialContext(ctx, "etcd:///"+opts.target(),
-		grpc.WithInsecure(),
-		grpc.WithResolvers(builder),
-		// Without it this grpc-go sends the target, services/NAME, as :authority. That is none, for its slash, and
-		// HTTP/2 servers that look closely (Rust's h2 among them) reset the stream; later versions escape it.
-		grpc.WithAuthority(opts.service),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
-	)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
+	defer close()
 
 	health := grpc_health_v1.NewHealthClient(connection)
 	check := func() (string, error) {
@@ -88,4 +72,30 @@ func resolve(ctx context.Context, arguments []string) error {
 	}
 	sort.Strings(seen.Addresses)
 	return printLine(seen)
+}
+
+// dial returns a connection that follows the service by etcd's resolver, round robin, and what closes it.
+func dial(ctx context.Context, opts *options) (*grpc.ClientConn, func(), error) {
+	client, err := opts.connect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	builder, err := resolver.NewBuilder(client)
+	if err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	connection, err := grpc.DialContext(ctx, "etcd:///"+opts.target(),
+		grpc.WithInsecure(),
+		grpc.WithResolvers(builder),
+		// Without it this grpc-go sends the target, services/NAME, as :authority. That is none, for its slash, and
+		// HTTP/2 servers that look closely (Rust's h2 among them) reset the stream; later versions escape it.
+		grpc.WithAuthority(opts.service),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
+	)
+	if err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	return connection, func() { connection.Close(); client.Close() }, nil
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 /// A figure that an issue asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Figure {
+pub struct Figure<'a> {
     /// Its name, one word.
-    pub name: &'static str,
+    pub name: &'a str,
     /// What it is.
     pub unit: Unit,
     /// What it should be.
@@ -38,7 +38,7 @@ pub enum Goal {
 
 // === impl Figure ===
 
-impl Figure {
+impl Figure<'_> {
     /// Prints the line `figure NAME ratio R goal G met|short` for the median of the rounds, and their spread.
     /// Answers whether the goal was met.
     pub fn report(&self, rounds: &[f64]) -> bool {

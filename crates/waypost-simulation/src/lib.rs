@@ -17,8 +17,14 @@
 
 mod dice;
 mod fleet;
+mod plot;
 mod queues;
+mod report;
+mod subsets;
 
 pub use dice::Dice;
 pub use fleet::{OPEN, Ready, Sketch, every_policy, fleet, open, shares, warm, weighted};
+pub use plot::plot;
 pub use queues::{Call, Conduct, Simulation, percentile};
+pub use report::{BEGIN, END, tables};
+pub use subsets::{servers, subset, unevenness};

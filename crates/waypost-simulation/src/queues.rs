@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{
     EndpointState, Outcome, OutlierDetector, OutlierEvent, OutlierSettings, PickRequest, Picker, Policy,
-    Started,
+    Started, hash_key,
 };
 
 /// What a server does with a call.
@@ -45,6 +45,8 @@ pub struct Simulation {
     /// By the time of their end.
     under_way: BTreeMap<(Duration, u64), (Started, Call)>,
     sequence: u64,
+    /// How many keys calls have, under the policies that hash.
+    keys: Option<u64>,
     /// The calls that have ended, in the order of their ends.
     pub ended: Vec<Call>,
     /// What the detector has said, and when.
@@ -67,9 +69,16 @@ impl Simulation {
             workers: vec![vec![Reverse(Duration::ZERO); WORKERS].into(); ready.len()],
             under_way: BTreeMap::new(),
             sequence: 0,
+            keys: None,
             ended: Vec::new(),
             events: Vec::new(),
         }
+    }
+
+    /// Each call has one of so many keys, all as often.
+    pub fn with_keys(mut self, keys: u64) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// With an outlier detector that looks at every call.
@@ -85,7 +94,7 @@ impl Simulation {
         &self.detector.as_ref().expect("a detector").0
     }
 
-    /// Calls at random times, so many a second, until `end`; and what is under way then, to its end.
+    /// Calls at random times, so many a second, until `end`. What is under way then goes on with the next run.
     pub fn run(&mut self, end: Duration, rate: f64, mut conduct: impl FnMut(usize, Duration) -> Conduct) {
         loop {
             let next = self.now + Duration::from_secs_f64(self.dice.exponential(1.0 / rate));
@@ -96,6 +105,13 @@ impl Simulation {
             self.call(&mut conduct);
         }
         self.advance(end);
+    }
+
+    /// What is under way ends.
+    pub fn finish(&mut self) {
+        while let Some(((last, _), _)) = self.under_way.last_key_value() {
+            self.advance(*last);
+        }
     }
 
     /// The calls that began in this stretch of time.
@@ -113,7 +129,9 @@ impl Simulation {
     fn call(&mut self, conduct: &mut impl FnMut(usize, Duration) -> Conduct) {
         let now = self.start + self.now;
         let dice = &self.dice;
-        let server = self.picker.pick(&PickRequest::new(now, &|| dice.roll())).expect("there is one");
+        let hash = self.keys.map(|keys| hash_key(&(dice.roll() % keys).to_le_bytes()));
+        let server =
+            self.picker.pick(&PickRequest::new(now, &|| dice.roll()).with_hash(hash)).expect("there is one");
         let state: &Arc<EndpointState> = &self.ready[server];
         let (ends, failed) = match conduct(server, self.now) {
             Conduct::Fails => (self.now + Duration::from_millis(1), true),

@@ -140,6 +140,11 @@ impl GoInterop {
         process
     }
 
+    /// Where the program is.
+    pub fn program(self) -> &'static Path {
+        self.program
+    }
+
     /// Runs the program with arguments of your own.
     pub fn spawn<'a>(self, args: impl IntoIterator<Item = &'a str>) -> Process {
         Process::spawn(Command::new(self.program).args(args))

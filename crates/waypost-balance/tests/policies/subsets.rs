@@ -1,20 +1,10 @@
 //! Subsets by simulation: how even the load is, and how many connections move, beside Google's deterministic subsetting.
 
 use std::collections::{BTreeSet, HashSet};
-use std::num::NonZeroUsize;
-use waypost_balance::Subset;
 use waypost_model::Endpoint;
-use waypost_simulation::Dice;
+use waypost_simulation::{Dice, servers, subset, unevenness};
 
 const SIZE: usize = 10;
-
-fn servers(count: u16) -> Vec<Endpoint> {
-    (1..=count).map(|n| Endpoint::new(format!("10.0.{}.{}", n / 256, n % 256), 50051).unwrap()).collect()
-}
-
-fn subset(client: usize, size: usize, servers: &[Endpoint]) -> Vec<usize> {
-    Subset::new(format!("client-{client}"), NonZeroUsize::new(size).unwrap()).choose(servers)
-}
 
 /// "Site Reliability Engineering", chapter 20: clients in rounds of `n / size`; each round shuffles the servers in
 /// its own way, and each of its clients takes a piece.
@@ -27,17 +17,6 @@ fn google(client: u64, size: usize, servers: usize) -> Vec<usize> {
     }
     let start = (client % pieces) as usize * size;
     order[start..start + size].to_vec()
-}
-
-/// How many clients each server has: the most, and the standard deviation, both as parts of the mean.
-fn unevenness(subsets: &[Vec<usize>], servers: usize) -> (f64, f64) {
-    let mut clients = vec![0_usize; servers];
-    for &server in subsets.iter().flatten() {
-        clients[server] += 1;
-    }
-    let mean = clients.iter().sum::<usize>() as f64 / servers as f64;
-    let variance = clients.iter().map(|&n| (n as f64 - mean).powi(2)).sum::<f64>() / servers as f64;
-    (*clients.iter().max().unwrap() as f64 / mean, variance.sqrt() / mean)
 }
 
 /// The part of the connections that are to other servers after server 0 has left. Indices are those without it.

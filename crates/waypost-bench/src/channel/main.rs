@@ -1,0 +1,55 @@
+//! The channel beside its peers: picks beside tower's, calls beside tonic's own channel, its `balance_list` and grpc-go, in one run.
+//!
+//! `bench-channel [GROUP…]` runs all groups of figures, or those named: `picks`, `calls`, `dead`, `updates`. The servers are
+//! another process: this program, started as `--serve COUNT`.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark that cannot go on has no figure to report"
+)]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and times of benchmarks are small"
+)]
+
+mod calls;
+mod clock;
+mod dead;
+mod fleet;
+mod load;
+mod picks;
+mod updates;
+
+const GROUPS: [&str; 4] = ["picks", "calls", "dead", "updates"];
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, count] = &arguments[..]
+        && first == "--serve"
+    {
+        return runtime.block_on(fleet::serve(count.parse().expect("--serve COUNT")));
+    }
+    if let Some(unknown) = arguments.iter().find(|argument| !GROUPS.contains(&argument.as_str())) {
+        eprintln!("there is no group {unknown:?}: known are {}", GROUPS.join(", "));
+        std::process::exit(2);
+    }
+    let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
+    if wanted("picks") {
+        picks::run();
+    }
+    if wanted("updates") {
+        updates::run();
+    }
+    if wanted("dead") {
+        runtime.block_on(dead::run());
+    }
+    if wanted("calls") {
+        runtime.block_on(calls::run());
+    }
+}
