@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_client::HealthClient;
 use waypost_channel::Channel;
 use waypost_discovery::{Discovery, DiscoveryOptions};
@@ -30,9 +30,10 @@ pub(crate) async fn serve(count: usize) {
         let (_reporter, health) = tonic_health::server::health_reporter();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         addresses.push(listener.local_addr().expect("an address").to_string());
-        let server = Server::builder().tcp_nodelay(true).add_service(health);
+        let server = Server::builder().add_service(health);
         tokio::spawn(async move {
-            let connections = TcpListenerStream::new(listener);
+            // Without it clients that delay their acknowledgements, as Go's do, wait 40 ms for answers.
+            let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
             server.serve_with_incoming(connections).await.expect("serve");
         });
     }
