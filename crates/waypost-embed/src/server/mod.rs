@@ -24,6 +24,8 @@ mod error;
 mod front;
 mod gateway;
 mod hash;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod inside;
 mod listener;
 mod metrics;
 mod options;
@@ -33,6 +35,8 @@ mod run;
 mod service;
 mod snapshot;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod wording;
 

@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::address::{Address, Place};
 use super::engine::{Engine, Member, Shared};
 use super::error::RestoreError;
 use super::front::Front;
-use super::options::Builder;
+use super::options::{Builder, Options};
 use super::socket::Listening;
 use super::tls::Tls;
 use super::{StartError, background, engine, listener, service};
@@ -156,19 +156,8 @@ impl Server {
         let client_urls = urls.clone();
         let free = CancellationToken::new();
         let guard = free.clone().drop_guard();
-        let shared = blocking(move || {
-            let (member, index) = Member::load(&store, name, client_urls, restored)?;
-            Shared::load(store, member, index, options, guard)
-                .map_err(|source| StartError::Load { folder: data_dir, source })
-        });
-        let shared = Arc::new(shared.await?);
-        let (queue, requests) = mpsc::channel();
-        let of_writer = Arc::clone(&shared);
-        let writer = std::thread::Builder::new()
-            .name("waypost-writer".to_owned())
-            .spawn(move || engine::run(&of_writer, &requests))
-            .map_err(StartError::Thread)?;
-        let engine = Engine::new(shared, queue);
+        let (engine, writer) =
+            blocking(move || load(store, &data_dir, name, client_urls, restored, options, guard)).await?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let services = service::all(&engine, &stop).prepare();
@@ -190,6 +179,29 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Reads everything back, and starts the thread that writes.
+pub(super) fn load(
+    store: Store,
+    folder: &Path,
+    name: String,
+    client_urls: Vec<String>,
+    restored: bool,
+    options: Options,
+    free: DropGuard,
+) -> Result<(Engine, JoinHandle<()>), StartError> {
+    let (member, index) = Member::load(&store, name, client_urls, restored)?;
+    let shared = Shared::load(store, member, index, options, free)
+        .map_err(|source| StartError::Load { folder: folder.to_owned(), source })?;
+    let shared = Arc::new(shared);
+    let (queue, requests) = mpsc::channel();
+    let of_writer = Arc::clone(&shared);
+    let writer = std::thread::Builder::new()
+        .name("waypost-writer".to_owned())
+        .spawn(move || engine::run(&of_writer, &requests))
+        .map_err(StartError::Thread)?;
+    Ok((Engine::new(shared, queue), writer))
 }
 
 /// Does something that waits for the disk.

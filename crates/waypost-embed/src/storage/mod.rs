@@ -56,6 +56,8 @@ mod medium;
 mod overlay;
 #[cfg(test)]
 mod simulated;
+#[cfg(test)]
+mod simulation;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -63,5 +65,7 @@ mod tiers;
 mod view;
 
 pub use faulty::FaultyBackend;
+#[cfg(test)]
+pub(crate) use simulation::Simulation;
 pub use store::{Store, StoreOptions};
 pub use view::View;

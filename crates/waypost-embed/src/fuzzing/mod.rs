@@ -2,7 +2,16 @@
 //!
 //! Nothing here is an interface: it is compiled for tests and under the feature `fuzzing`.
 
-#![expect(clippy::panic, reason = "a broken invariant is reported by panicking")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a broken invariant is reported by panicking")]
+
+mod bytes;
+mod requests;
+mod sequence;
+mod watches;
+
+pub use requests::requests;
+pub use sequence::sequence;
+pub use watches::watches;
 
 use std::io::Cursor;
 use std::ops::ControlFlow;

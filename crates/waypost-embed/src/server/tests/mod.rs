@@ -1,0 +1,3 @@
+//! The whole server on disks that fail, and on whatever may be sent.
+
+mod disk;
