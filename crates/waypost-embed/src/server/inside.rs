@@ -60,6 +60,12 @@ impl Inside {
         Ok(Self { routes, engine, stop, free, writer })
     }
 
+    /// What the services ask.
+    #[cfg(test)]
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Calls a method with the bytes of one message, be they one or not.
     pub(crate) async fn call(&self, path: &'static str, message: &[u8]) -> Reply {
         self.ask(path, Body::new(Full::new(framed(message)))).await

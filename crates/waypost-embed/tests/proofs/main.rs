@@ -12,4 +12,5 @@ mod linear;
 mod node;
 mod promises;
 mod register;
+mod rest;
 mod work;

@@ -47,6 +47,10 @@ impl Node {
         Self { process, url, channel }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// A connection of its own.
     pub(crate) async fn connect(&self) -> Channel {
         Channel::from_shared(self.url.clone()).unwrap().connect().await.unwrap()

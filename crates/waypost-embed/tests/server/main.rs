@@ -9,7 +9,9 @@
 
 mod clients;
 mod ends;
+mod full_disk;
 mod gateway;
+mod hostile;
 mod limits;
 mod listen;
 mod metrics;
@@ -18,3 +20,4 @@ mod restore;
 mod shared;
 mod support;
 mod tls;
+mod watching;

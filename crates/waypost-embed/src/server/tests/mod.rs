@@ -1,3 +1,4 @@
-//! The whole server on disks that fail, and on whatever may be sent.
+//! The whole server without a network: on disks that fail, and in time that passes at once.
 
+mod compaction;
 mod disk;
