@@ -5,10 +5,12 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken invariant is reported by panicking")]
 
 mod bytes;
+mod json;
 mod requests;
 mod sequence;
 mod watches;
 
+pub use json::json;
 pub use requests::requests;
 pub use sequence::sequence;
 pub use watches::watches;

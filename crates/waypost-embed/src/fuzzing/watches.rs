@@ -56,6 +56,10 @@ impl Told {
         let id = response.watch_id;
         if response.created && !response.canceled {
             assert_eq!(self.0.insert(id, 0), None, "there are two of {id}");
+        } else if response.canceled && !response.created && response.compact_revision != 0 {
+            // It tells nothing more, and its id is taken until it is cancelled.
+            let last = self.0.get_mut(&id).expect("only a watch that is there is cancelled");
+            *last = i64::MAX;
         } else if response.canceled && !response.created {
             assert!(self.0.remove(&id).is_some(), "{id} was not there");
         }

@@ -11,19 +11,18 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::{Code, Status};
-use tower::ServiceExt as _;
 
+#[cfg(test)]
 use super::engine::Engine;
+use super::front::Front;
 use super::options::Builder;
-use super::{StartError, run, service, wording};
+use super::{StartError, gateway, run, service};
 use crate::storage::Store;
 
 /// A server of which only the services are there.
 pub(crate) struct Inside {
-    routes: Routes,
-    engine: Engine,
+    front: Front,
     stop: CancellationToken,
     free: CancellationToken,
     writer: JoinHandle<()>,
@@ -56,19 +55,27 @@ impl Inside {
         let (engine, writer) =
             run::load(store, Path::new("inside"), name, Vec::new(), false, options, guard)?;
         let stop = CancellationToken::new();
-        let routes = service::all(&engine, &stop).prepare();
-        Ok(Self { routes, engine, stop, free, writer })
+        let services = service::all(&engine, &stop).prepare();
+        let front = Front { services, engine, metrics_only: false };
+        Ok(Self { front, stop, free, writer })
     }
 
     /// What the services ask.
     #[cfg(test)]
     pub(super) fn engine(&self) -> &Engine {
-        &self.engine
+        &self.front.engine
     }
 
     /// Calls a method with the bytes of one message, be they one or not.
     pub(crate) async fn call(&self, path: &'static str, message: &[u8]) -> Reply {
         self.ask(path, Body::new(Full::new(framed(message)))).await
+    }
+
+    /// What the JSON gateway says to a body. `None`: it does not know the path.
+    pub(crate) async fn json(&self, path: &str, body: &[u8]) -> Option<http::Response<Body>> {
+        let method = gateway::method(path)?;
+        let request = http::Request::new(Full::new(Bytes::copy_from_slice(body)));
+        Some(gateway::call(self.front.clone(), method, request).await)
     }
 
     /// Calls a method whose requests are a stream.
@@ -98,16 +105,15 @@ impl Inside {
             .header(http::header::TE, "trailers");
         let mut request = request.body(body).unwrap_or_default();
         *request.uri_mut() = http::Uri::from_static(path);
-        let Ok(response) = self.routes.clone().oneshot(request).await;
-        let (head, body) = wording::as_etcd_says(response, path).into_parts();
+        let (head, body) = self.front.clone().grpc(request).await.into_parts();
         Reply { body, bytes: BytesMut::new(), status: Status::from_header_map(&head.headers) }
     }
 
     /// Ends it in good order. `false`: something goes on.
     pub(crate) async fn end(self) -> bool {
-        let Self { routes, engine, stop, free, writer } = self;
+        let Self { front, stop, free, writer } = self;
         stop.cancel();
-        drop((routes, engine));
+        drop(front);
         let ended = tokio::time::timeout(PATIENCE, free.cancelled()).await.is_ok();
         ended && writer.join().is_ok()
     }
