@@ -1,36 +1,36 @@
 //! Choices out of arbitrary bytes. Where they end, the first of everything is chosen.
 
 /// What is left of the bytes.
-pub(super) struct Choices<'a>(&'a [u8]);
+pub(crate) struct Choices<'a>(&'a [u8]);
 
 // === impl Choices ===
 
 impl<'a> Choices<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         let Some((first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         *first
     }
 
     /// One of two; `true` for an odd byte.
-    pub(super) fn flag(&mut self) -> bool {
+    pub(crate) fn flag(&mut self) -> bool {
         self.byte() & 1 == 1
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[usize::from(self.byte()) % of.len()]
     }
 
     /// Up to 255 bytes, whose number comes first.
-    pub(super) fn slice(&mut self) -> &'a [u8] {
+    pub(crate) fn slice(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (slice, rest) = self.0.split_at(length);
         self.0 = rest;

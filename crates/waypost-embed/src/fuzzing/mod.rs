@@ -10,6 +10,7 @@ mod requests;
 mod sequence;
 mod watches;
 
+pub(crate) use bytes::Choices;
 pub use json::json;
 pub use requests::requests;
 pub use sequence::sequence;
@@ -19,6 +20,11 @@ use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use crate::bolt::{ReadError, Reader, WriteError, Writer, seal};
+
+/// Arbitrary bytes as the log in front of the database.
+pub fn log(data: &[u8]) {
+    crate::storage::fuzzed::log(data);
+}
 
 /// Arbitrary bytes as a file of bbolt. What can be read of it must be writable, and is then read as the same.
 pub fn bolt(file: &[u8]) {

@@ -51,6 +51,8 @@ mod failures;
 mod faulty;
 mod folder;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
 mod log;
 mod medium;
 mod overlay;
