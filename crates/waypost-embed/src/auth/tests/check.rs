@@ -29,8 +29,11 @@ fn without_a_token_nothing_is_permitted() {
     assert_eq!(policy.may_see_leases(&who, [b""; 0]), empty);
     assert_eq!(policy.may_ask(&who), empty);
     assert_eq!(policy.may_administer(&who), empty);
-    assert_eq!(policy.may_get_user(&who, ""), empty);
+    assert_eq!(policy.may_get_user(&who, "root"), empty);
     assert_eq!(policy.may_get_role(&who, "r"), empty);
+    // Nobody is the user without a name, of whom there is none.
+    assert_eq!(policy.may_get_user(&who, ""), Ok(()));
+    assert_eq!(policy.roles_of(""), Err(Refusal::UserNotFound));
 }
 
 #[test]
