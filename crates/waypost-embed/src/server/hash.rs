@@ -9,7 +9,7 @@ use super::engine::{Shared, read};
 use crate::backend::{Backend as _, Bucket};
 use crate::bolt::Source as _;
 use crate::error::Refusal;
-use crate::mvcc::{Revision, StoreError};
+use crate::mvcc::{Revision, Span, StoreError};
 
 /// The hash of the keys as of a revision.
 pub(super) struct KeysHash {
@@ -78,13 +78,17 @@ pub(super) fn of_keys(shared: &Shared, asked: i64) -> Result<KeysHash, StoreErro
     }
 }
 
+/// As etcd does it: of what was written up to the compacted revision only counts what the asked one still shows, unless that
+/// shows nothing at all.
 fn keys_between(shared: &Shared, compacted: i64, revision: i64) -> Result<u32, StoreError> {
     let mut crc = Crc::new();
     crc.add(Bucket::Key.name().as_bytes());
     let end = revision.saturating_add(1).max(0).to_be_bytes();
+    let shows_any = read(&shared.space).store().range(Span::From(b""), revision).next().is_some();
+    let shown_at = if shows_any { revision } else { compacted };
     shared.backend.scan(Bucket::Key, &[], &end, &mut |key, value| {
         let Some((at, tombstone)) = Revision::decode(key) else { return ControlFlow::Continue(()) };
-        if at.main > compacted || (!tombstone && is_kept(shared, at, value, compacted)) {
+        if at.main > compacted || (!tombstone && is_shown(shared, at, value, shown_at)) {
             crc.add(key);
             crc.add(value);
         }
@@ -93,10 +97,10 @@ fn keys_between(shared: &Shared, compacted: i64, revision: i64) -> Result<u32, S
     Ok(crc.value())
 }
 
-/// Whether a version is what its key was when history was given up.
-fn is_kept(shared: &Shared, at: Revision, value: &[u8], compacted: i64) -> bool {
+/// Whether a version is what a read of its key gave at a revision.
+fn is_shown(shared: &Shared, at: Revision, value: &[u8], revision: i64) -> bool {
     let Ok(kv) = KeyValue::decode(value) else { return false };
-    read(&shared.space).store().get(&kv.key, compacted).is_some_and(|found| found.revision == at)
+    read(&shared.space).store().get(&kv.key, revision).is_some_and(|found| found.revision == at)
 }
 
 // === impl Crc ===

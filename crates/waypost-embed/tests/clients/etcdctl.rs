@@ -129,6 +129,14 @@ for_each_ctl! {
         both.refused("watch a --rev=2", "required revision has been compacted").await;
         both.same("defrag").await;
         both.same("get a --rev=6 -w json").await;
+        // The hash leaves out what the revision does not show any more of what is older than the compaction.
+        both.same("put b 1").await;
+        both.same("endpoint hashkv").await;
+        both.same("compact 8 --physical").await;
+        both.same("put a 9").await;
+        both.same("endpoint hashkv").await;
+        both.same("del '' --prefix").await;
+        both.same("endpoint hashkv").await;
     }
 
     async fn a_watch_tells_the_past_and_then_the_present(both) {

@@ -3,6 +3,7 @@
 mod network;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -122,6 +123,15 @@ impl Cluster {
         self.start_all().await;
     }
 
+    /// Makes a new cluster of a snapshot, under the same URLs: kills the nodes that run, restores the snapshot into an empty
+    /// data directory of each, starts all of them and waits until each is healthy.
+    pub async fn restore_from(&mut self, snapshot: &Path) {
+        for node in &mut self.nodes {
+            node.prepare_from(snapshot).await;
+        }
+        self.start_all().await;
+    }
+
     /// SIGSTOP to a node.
     pub async fn pause(&self, node: usize) {
         self.nodes[node].pause().await;
@@ -197,6 +207,13 @@ impl ClusterBuilder {
 
     /// Starts the nodes and waits until each is healthy.
     pub async fn start(self) -> Cluster {
+        let mut cluster = self.prepare().await;
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// The nodes with their URLs, of which none runs yet: for [`Cluster::restore_from`].
+    pub async fn prepare(self) -> Cluster {
         let network = Network::new(self.nodes);
         let name = |node: usize| format!("node{node}");
         let members: Vec<String> =
@@ -223,9 +240,7 @@ impl ClusterBuilder {
         }
         let peers: Vec<_> = nodes.iter().map(Etcd::peer_addr).collect();
         network.start(&peers).await;
-        let mut cluster = Cluster { nodes, client_proxies, network };
-        cluster.start_all().await;
-        cluster
+        Cluster { nodes, client_proxies, network }
     }
 }
 

@@ -213,19 +213,7 @@ impl Etcd {
             self.builder.args.pop();
             return;
         }
-        let (name, initial_cluster, peer_url) = launch::membership(&self.builder, &self.ports);
-        let mut command = tokio::process::Command::new(self.version().binaries().restore);
-        command
-            .args(["snapshot", "restore"])
-            .arg(file)
-            .arg(format!("--data-dir={}", launch::data(self.directory.path()).display()))
-            .arg(format!("--name={name}"))
-            .arg(format!("--initial-cluster={initial_cluster}"))
-            .arg(format!("--initial-advertise-peer-urls={peer_url}"))
-            .arg(format!("--initial-cluster-token={}", launch::cluster_token(self.token)));
-        output(command)
-            .await
-            .unwrap_or_else(|error| panic!("snapshot restore of {}: {error}", file.display()));
+        self.prepare_from(file).await;
         self.restart().await;
     }
 
@@ -283,6 +271,25 @@ impl Etcd {
         }
         command.args(args);
         output(command).await
+    }
+
+    /// Kills etcd if it runs and makes its data directory of a snapshot. The embedded server does that when it starts.
+    pub(crate) async fn prepare_from(&mut self, file: &Path) {
+        self.kill().await;
+        self.remove_data();
+        let (name, initial_cluster, peer_url) = launch::membership(&self.builder, &self.ports);
+        let mut command = tokio::process::Command::new(self.version().binaries().restore);
+        command
+            .args(["snapshot", "restore"])
+            .arg(file)
+            .arg(format!("--data-dir={}", launch::data(self.directory.path()).display()))
+            .arg(format!("--name={name}"))
+            .arg(format!("--initial-cluster={initial_cluster}"))
+            .arg(format!("--initial-advertise-peer-urls={peer_url}"))
+            .arg(format!("--initial-cluster-token={}", launch::cluster_token(self.token)));
+        output(command)
+            .await
+            .unwrap_or_else(|error| panic!("snapshot restore of {}: {error}", file.display()));
     }
 
     /// Starts the process without waiting: a node of a cluster is healthy only with the others.
