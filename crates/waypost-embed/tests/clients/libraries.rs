@@ -35,6 +35,15 @@ for_peer_etcd! {
         .await;
     }
 
+    /// Over HTTP and JSON: as APISIX calls etcd (`lua-resty-etcd`), and `etcd3-py`.
+    async fn python_over_http(version: EtcdVersion) {
+        let python = prepared("python/install.sh").await;
+        passes(version, |url| {
+            Process::spawn(Command::new(&python).arg(interop("python/with_gateway.py")).arg(url))
+        })
+        .await;
+    }
+
     /// The crate `etcd-client`.
     async fn rust_etcd_client(version: EtcdVersion) {
         let program = prepared("rust/build.sh").await;
