@@ -72,7 +72,7 @@ fn round(policy: &Policy, updating: bool) -> (usize, f64) {
             let before = thread_cpu();
             registry.publish(snapshot);
             // To sleep costs no CPU: what is counted is the pool's work, however it spaces it.
-            runtime.block_on(tokio::time::sleep(SPACE));
+            runtime.block_on(async { tokio::time::sleep(SPACE).await });
             used.push(thread_cpu_since(before).as_secs_f64() * 1e6);
             let expected = usize::from(ENDPOINTS) - usize::from(!present);
             runtime
