@@ -184,7 +184,7 @@ pub(crate) fn start(effort: Effort) {
 
 /// Resident memory after the start, and after a million puts of as many keys.
 pub(crate) async fn memory(effort: Effort) {
-    let rounds = effort.rounds.min(3);
+    let rounds = effort.rounds.min(2);
     let (mut after_start, mut after_puts) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let mut pair = Pair::start();

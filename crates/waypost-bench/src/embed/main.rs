@@ -35,8 +35,8 @@ async fn main() {
         std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let quick = arguments.iter().position(|argument| argument == "--quick").map(|at| arguments.remove(at));
     let effort = match quick {
-        None => Effort { rounds: 9, seconds: 3.0, events: 1000, puts: 1_000_000 },
-        Some(_) => Effort { rounds: 3, seconds: 1.0, events: 400, puts: 100_000 },
+        None => Effort { rounds: 15, seconds: 1.0, events: 500, puts: 1_000_000 },
+        Some(_) => Effort { rounds: 5, seconds: 0.4, events: 300, puts: 100_000 },
     };
     let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
     for (name, clients, connections) in figures::LOADS {

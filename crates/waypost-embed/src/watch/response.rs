@@ -56,6 +56,9 @@ pub struct Events {
     encoded: OnceLock<Bytes>,
 }
 
+/// Flag and length that gRPC puts before each message.
+const FRAME_PREFIX: usize = 5;
+
 /// `events` in `WatchResponse`: the highest number, so it comes last.
 const EVENTS_FIELD: u32 = 11;
 
@@ -89,15 +92,25 @@ impl Response {
     /// # Ok::<(), prost::DecodeError>(())
     /// ```
     pub fn encode(&self, header: &ResponseHeader) -> Bytes {
+        let mut buffer = BytesMut::new();
+        self.frame(header, &mut buffer);
+        buffer.split_off(FRAME_PREFIX).freeze()
+    }
+
+    /// Appends the encoded message as gRPC frames it: not compressed, and its length before it.
+    pub fn frame(&self, header: &ResponseHeader, buffer: &mut BytesMut) {
         let start = self.without_events(header);
         let events = match &self.body {
             Body::Events { events, .. } => events.encoded(),
             _ => &Bytes::new(),
         };
-        let mut buffer = BytesMut::with_capacity(start.encoded_len() + events.len());
-        start.encode_raw(&mut buffer);
+        let length = start.encoded_len() + events.len();
+        buffer.reserve(FRAME_PREFIX + length);
+        buffer.put_u8(0);
+        // A message of 4 GiB is out of reach: what is queued for a stream is less, and one transaction is, too.
+        buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        start.encode_raw(buffer);
         buffer.put_slice(events);
-        buffer.freeze()
     }
 
     /// What the answer takes when it is sent, in bytes, rounded up.

@@ -53,11 +53,26 @@ impl Follow {
         lock(&self.engine.shared.watches).hub.is_congested(self.stream)
     }
 
+    /// The next answer of those that are [ready](Self::ready).
+    pub(in crate::server) fn take(&mut self) -> Option<Response> {
+        self.taken.pop_front()
+    }
+
     /// The next answer. Cancel safe.
     pub(in crate::server) async fn next(&mut self) -> Result<Response, Refusal> {
         loop {
-            if let Some(response) = self.taken.pop_front() {
+            if let Some(response) = self.take() {
                 return Ok(response);
+            }
+            self.ready().await?;
+        }
+    }
+
+    /// Waits until there is an answer to [take](Self::take). Cancel safe.
+    pub(in crate::server) async fn ready(&mut self) -> Result<(), Refusal> {
+        loop {
+            if !self.taken.is_empty() {
+                return Ok(());
             }
             self.taken.extend(self.engine.shared.with_hub(|hub| hub.take(self.stream)));
             if !self.taken.is_empty() {

@@ -82,7 +82,6 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
         limit,
         service,
         pb::kv_server::KvServer<Service>,
-        pb::watch_server::WatchServer<Service>,
         pb::lease_server::LeaseServer<Service>,
         pb::cluster_server::ClusterServer<Service>,
         pb::maintenance_server::MaintenanceServer<Service>,
@@ -91,6 +90,7 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
         v3electionpb::election_server::ElectionServer<Service>,
         tonic_health::pb::health_server::HealthServer<Service>,
     );
+    routes = routes.add_service(watch::WatchServer { service, limit });
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(waypost_proto::FILE_DESCRIPTOR_SET)
