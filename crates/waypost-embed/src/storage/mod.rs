@@ -9,7 +9,7 @@
 //!
 //! A commit of redb builds new pages from the leaf to the root of each tree that it touches, writes them wherever there is
 //! room, and syncs a file that grows. In the log a commit is one write in a row and one sync, in blocks that the file has
-//! already; redb then gets the batches of a second, or of 8 MiB, in one commit, in which most of those pages are shared. Beside
+//! already; redb then gets the batches of a second, or of 4 MiB, in one commit, in which most of those pages are shared. Beside
 //! etcd with one client, in the same run of `just bench-embed`: puts/s from 0.45 to 1.3 times etcd's, the server's CPU for a
 //! put from 340 µs to 115 µs (etcd: 235 µs), a put's way to a watch from 1.3 to 0.5 times etcd's.
 //!

@@ -39,7 +39,7 @@ pub struct StoreOptions {
 ///   tells whether the batch got there. If it did, it is written once more and acknowledged; if it did not, the store
 ///   goes on without it. Views that were open then end with an error. While the database cannot be opened, every call fails,
 ///   and tries it again.
-/// - What is in the log goes to the database a second later, or when the log is half full; after an end in good order
+/// - What is in the log goes to the database a second later, or when half of a half of the log is full; after an end in good order
 ///   (the store was dropped) the database has everything, and there is no log.
 /// - One process has the folder, told by a lock that the system frees with the process.
 ///
