@@ -36,7 +36,7 @@ pub(crate) struct ServeArgs {
     /// The name in the list of members.
     #[arg(long, default_value = "default")]
     name: String,
-    /// Where to listen: http[s]://HOST:PORT (port 0 takes a free one) or unix[s]://PATH, separated by commas.
+    /// Where to listen: http(s)://HOST:PORT (port 0 takes a free one) or unix(s)://PATH, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:2379", value_name = "URLS")]
     listen_client_urls: Vec<String>,
     /// Where clients reach it, as the list of members tells them; by default where it listens, and necessary where that
