@@ -70,7 +70,7 @@ async fn record(folder: &Path, seed: u64) -> BTreeMap<usize, History> {
                 id: kill * CLIENTS + number,
                 // Values that nobody else writes.
                 next: (kill * CLIENTS + number) << 32,
-                kv: KvClient::new(node.connect().await),
+                kv: KvClient::new(node.connect()),
                 first,
                 seen: [None; KEYS],
                 rng: rng.fork(),

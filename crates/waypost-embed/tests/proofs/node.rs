@@ -51,9 +51,9 @@ impl Node {
         self.process.pid()
     }
 
-    /// A connection of its own.
-    pub(crate) async fn connect(&self) -> Channel {
-        Channel::from_shared(self.url.clone()).unwrap().connect().await.unwrap()
+    /// A connection of its own, made with its first call: a kill may come before it.
+    pub(crate) fn connect(&self) -> Channel {
+        Channel::from_shared(self.url.clone()).unwrap().connect_lazy()
     }
 
     pub(crate) fn kv(&self) -> KvClient<Channel> {

@@ -46,7 +46,7 @@ fn many_leases_cost_nothing_while_nothing_happens() {
         let node = Arc::new(Node::start(folder.path()).await);
         let mut granting = JoinSet::new();
         for first in 1..=AT_ONCE {
-            let mut client = LeaseClient::new(node.connect().await);
+            let mut client = LeaseClient::new(node.connect());
             granting.spawn(async move {
                 for id in (first..=leases).step_by(64) {
                     client.lease_grant(LeaseGrantRequest { id, ttl: 5000 }).await.unwrap();

@@ -65,7 +65,7 @@ pub(crate) async fn write(
     mut rng: Rng,
     acknowledged: Arc<Semaphore>,
 ) -> Learned<Promise<Keys>> {
-    let channel = node.connect().await;
+    let channel = node.connect();
     let mut kv = waypost_proto::etcdserverpb::kv_client::KvClient::new(channel);
     let mut last = 0;
     loop {
