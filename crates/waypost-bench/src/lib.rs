@@ -4,7 +4,10 @@
 //! falls on both. What is reported is the median of the rounds' ratios; the spread stands on the line below.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![allow(clippy::expect_used, reason = "a benchmark that cannot go on has no figure to report")]
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use std::time::Duration;
 
 /// A figure that an issue asks for.
@@ -74,6 +77,16 @@ pub fn median(values: &[f64]) -> f64 {
 /// The median of durations, in seconds.
 pub fn median_seconds(durations: &[Duration]) -> f64 {
     median(&durations.iter().map(Duration::as_secs_f64).collect::<Vec<_>>())
+}
+
+/// CPU time of this process, all its threads, user and system, in microseconds.
+///
+/// # Panics
+///
+/// If the system does not tell.
+pub fn own_cpu_micros() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
+    u64::try_from(usage.user_time().num_microseconds() + usage.system_time().num_microseconds()).unwrap_or(0)
 }
 
 fn spread(values: &[f64]) -> (f64, f64) {

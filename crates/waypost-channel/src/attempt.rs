@@ -8,14 +8,20 @@ use crate::http2::Http2;
 use crate::incoming::{Held, passed};
 use crate::lease::Lease;
 use crate::ledger::UnderWay;
-use crate::outgoing::{Outgoing, Payload};
+use crate::outgoing::{Claim, Outgoing, Payload};
 use crate::verdict::{code_of_headers, refused, status_of};
+use futures::future::BoxFuture;
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
+use waypost_balance::EndpointState;
 
 /// How an attempt ended.
 pub(crate) enum Ended {
@@ -29,70 +35,88 @@ pub(crate) enum Ended {
     Passed(Status),
 }
 
+/// An attempt that is under way.
+pub(crate) struct Sent {
+    /// A response, or the error with the request, if that was not sent.
+    response: BoxFuture<'static, Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>,
+    claim: Arc<Claim>,
+    /// The server gets all of the request at once.
+    whole: bool,
+    state: Arc<EndpointState>,
+    under_way: UnderWay,
+    number: u32,
+}
+
+/// A response whose status is still to come.
+type Begun = (Parts, Incoming, UnderWay);
+
 /// gRFC A6: the server is told how often the call was tried before.
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-impl Call<'_> {
+impl Call {
     /// Sends the call to one endpoint, as the attempt of this number.
-    pub(crate) async fn attempt(&self, lease: Lease<Http2>, payload: Payload, number: u32) -> Ended {
+    pub(crate) fn send(&self, lease: Lease<Http2>, payload: Payload, number: u32) -> Sent {
         let whole = payload.is_whole();
         let (outgoing, claim) = Outgoing::new(payload);
         let state = Arc::clone(lease.endpoint());
         let (connection, started) = lease.into_parts();
         let request = self.request(&connection, outgoing, number);
         let Http2 { mut sender, .. } = connection;
-        let attempt = UnderWay::new(Arc::clone(&self.inner.shared), started, number, self.record.span());
-        let response = sender.try_send_request(request);
+        let under_way = UnderWay::new(Arc::clone(&self.inner.shared), started, number, self.record.span());
         // A request that is queued just as the connection ends is given back when the last sender is gone, and no sooner: a call
         // that kept its own while it waits would wait for ever.
-        drop(sender);
-        let response = match self.deadline.limit(response).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(mut error)) => {
-                let given_back = error.take_message().is_some();
-                let error = error.into_error();
-                let unsent = claim.take();
-                let status = status_of(&error, &attempt.context());
-                // A whole request of which no byte was asked for: the server has at most seen its headers.
-                if given_back || refused(&error) || (whole && unsent.is_some()) {
-                    attempt.not_sent();
-                    return Ended::NotProcessed(status, unsent);
+        let response = Box::pin(sender.try_send_request(request));
+        Sent { response, claim, whole, state, under_way, number }
+    }
+
+    /// What comes of it.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` keeps a second `Sent` beside its argument; see `call::run`"
+    )]
+    pub(crate) fn outcome(&self, mut sent: Sent) -> impl Future<Output = Ended> + Send {
+        async move {
+            let response = match self.deadline.limit(&mut sent.response).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => return sent.failed(error),
+                Err(Passed) => {
+                    let status = passed(&sent.under_way.context());
+                    sent.under_way.ended(status.code());
+                    return Ended::Passed(status);
                 }
-                attempt.lost(status.code());
-                return Ended::Lost(status);
-            }
-            Err(Passed) => {
-                let status = passed(&attempt.context());
-                attempt.ended(status.code());
-                return Ended::Passed(status);
-            }
-        };
-        let info = EndpointInfo {
+            };
+            let (parts, body, attempt) = match self.answered(response, sent) {
+                ControlFlow::Break(ended) => return ended,
+                ControlFlow::Continue(held_back) => held_back,
+            };
+            Box::pin(self.hold(parts, body, attempt)).await
+        }
+    }
+
+    /// Looks at the headers of a response; goes on if they do not decide.
+    fn answered(&self, response: Response<Incoming>, sent: Sent) -> ControlFlow<Ended, Begun> {
+        let Sent { state, mut under_way, number, .. } = sent;
+        let (mut parts, body) = response.into_parts();
+        parts.extensions.insert(EndpointInfo {
             key: state.key(),
             instance: state.instance(),
             endpoint: state.endpoint().clone(),
             attempts: number,
-        };
-        self.receive(response, attempt, info).await
+        });
+        if let Some(code) = code_of_headers(parts.status, &parts.headers) {
+            under_way.ended(code);
+            return ControlFlow::Break(Ended::Answered(Box::new(Answer::in_headers(parts, code, body))));
+        }
+        under_way.answered();
+        if self.held_back {
+            return ControlFlow::Continue((parts, body, under_way));
+        }
+        let answer = Answer::begun(parts, VecDeque::new(), body, under_way);
+        ControlFlow::Break(Ended::Answered(Box::new(answer)))
     }
 
     /// Looks at a response as far as is needed to know whether it is one to try again after.
-    async fn receive(
-        &self,
-        response: Response<Incoming>,
-        mut attempt: UnderWay,
-        info: EndpointInfo,
-    ) -> Ended {
-        let (mut parts, body) = response.into_parts();
-        parts.extensions.insert(info);
-        if let Some(code) = code_of_headers(parts.status, &parts.headers) {
-            attempt.ended(code);
-            return Ended::Answered(Box::new(Answer::in_headers(parts, code, body)));
-        }
-        attempt.answered();
-        if !self.held_back {
-            return Ended::Answered(Box::new(Answer::begun(parts, VecDeque::new(), body, attempt)));
-        }
+    async fn hold(&self, parts: Parts, body: Incoming, attempt: UnderWay) -> Ended {
         match Held::read(body, self.inner.settings.retry.response_limit, self.deadline).await {
             Held::Complete(body) => {
                 let code = body.code().unwrap_or(Code::Unknown);
@@ -129,7 +153,26 @@ impl Call<'_> {
         if number > 1 {
             request.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(number - 1));
         }
-        self.deadline.write(request.headers_mut(), Instant::now());
+        self.deadline.write(request.headers_mut(), Instant::now);
         request
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    /// There will be no response.
+    fn failed(self, mut error: TrySendError<Request<Outgoing>>) -> Ended {
+        let given_back = error.take_message().is_some();
+        let error = error.into_error();
+        let unsent = self.claim.take();
+        let status = status_of(&error, &self.under_way.context());
+        // A whole request of which no byte was asked for: the server has at most seen its headers.
+        if given_back || refused(&error) || (self.whole && unsent.is_some()) {
+            self.under_way.not_sent();
+            return Ended::NotProcessed(status, unsent);
+        }
+        self.under_way.lost(status.code());
+        Ended::Lost(status)
     }
 }

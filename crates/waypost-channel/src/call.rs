@@ -18,6 +18,8 @@ use crate::service_config::{HedgingRule, Resend};
 use http::header::USER_AGENT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -26,8 +28,8 @@ use tonic::{Code, Status};
 use waypost_balance::EndpointState;
 
 /// A call under way: what all of its attempts have in common.
-pub(crate) struct Call<'a> {
-    pub(crate) inner: &'a Inner,
+pub(crate) struct Call {
+    pub(crate) inner: Arc<Inner>,
     pub(crate) record: Record,
     pub(crate) method: Method,
     pub(crate) path: PathAndQuery,
@@ -45,12 +47,15 @@ pub(crate) struct Call<'a> {
 enum Course {
     /// Only if it was not processed.
     Once,
-    Retries(Retries),
-    Hedges(HedgingRule),
+    Retries(Box<Retries>),
+    Hedges(Box<HedgingRule>),
 }
 
 /// What one attempt after the other has come to.
 struct Trail {
+    /// For the next.
+    payload: Option<Payload>,
+    retries: Option<Box<Retries>>,
     tried: Vec<Arc<EndpointState>>,
     /// Attempts that reached, or may have reached, an endpoint.
     attempts: u32,
@@ -71,21 +76,44 @@ pub(crate) const MOST_UNPROCESSED: u32 = 16;
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 
 /// Makes the call. Every failure is a response with a gRPC status.
-pub(crate) async fn run(inner: Arc<Inner>, request: Request<Body>) -> Response<Body> {
-    inner.start();
+///
+/// The future is allocated for each call, with room for all that it may come to hold. An `async fn` keeps its arguments beside what
+/// it makes of them, so the calls' path has few of those, and what is rare is in a box of its own.
+pub(crate) fn run(
+    inner: Arc<Inner>,
+    request: Request<Body>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static {
     let plan = inner.shared.plan.load_full();
-    let (call, course, body) = Call::prepare(&inner, &plan, request);
-    let verdict = match Payload::take(body, inner.settings.retry.request_limit) {
-        Ok(payload) => call.run(course, payload, &plan).await,
-        Err(status) => Verdict::Status(status),
+    let limit = inner.settings.retry.request_limit;
+    let (call, course, body) = Call::prepare(inner, &plan, request);
+    let (payload, unmade) = match Payload::take(body, limit) {
+        Ok(payload) => (Some(payload), None),
+        Err(status) => (None, Some(status)),
     };
-    call.end(verdict)
+    let (retries, hedges) = match course {
+        Course::Hedges(rule) if payload.as_ref().is_some_and(Payload::is_whole) => (None, Some(rule)),
+        Course::Retries(retries) => (Some(retries), None),
+        Course::Once | Course::Hedges(_) => (None, None),
+    };
+    let mut trail = Trail { payload, retries, tried: Vec::new(), attempts: 0, unprocessed: 0 };
+    async move {
+        call.inner.start();
+        let verdict = match (unmade, hedges, trail.payload.take()) {
+            (Some(status), ..) => Verdict::Status(status),
+            (None, Some(rule), Some(payload)) => Box::pin(call.hedged(*rule, payload, &plan.budget)).await,
+            (None, _, payload) => {
+                trail.payload = payload;
+                call.in_turn(&mut trail, &plan).await
+            }
+        };
+        Ok(call.end(verdict))
+    }
 }
 
 // === impl Call ===
 
-impl<'a> Call<'a> {
-    fn prepare(inner: &'a Inner, plan: &Arc<Plan>, request: Request<Body>) -> (Self, Course, Body) {
+impl Call {
+    fn prepare(inner: Arc<Inner>, plan: &Arc<Plan>, request: Request<Body>) -> (Self, Course, Body) {
         let (mut parts, body) = request.into_parts();
         parts.headers.entry(USER_AGENT).or_insert(OURSELVES);
         let settings = &inner.settings;
@@ -95,9 +123,9 @@ impl<'a> Call<'a> {
             || parts.extensions.get::<Idempotent>().is_some()
             || settings.idempotent.contains(path.path());
         let course = match config.and_then(|config| config.resend.as_ref()) {
-            Some(Resend::Retry(rule)) => Course::Retries(Retries::ruled(rule)),
-            Some(Resend::Hedge(rule)) => Course::Hedges(rule.clone()),
-            None if idempotent => Course::Retries(Retries::marked(&settings.retry)),
+            Some(Resend::Retry(rule)) => Course::Retries(Box::new(Retries::ruled(rule))),
+            Some(Resend::Hedge(rule)) => Course::Hedges(Box::new(rule.clone())),
+            None if idempotent => Course::Retries(Box::new(Retries::marked(&settings.retry))),
             None => Course::Once,
         };
         let wait = parts.extensions.get::<WaitForReady>().map(|WaitForReady(wait)| *wait);
@@ -106,7 +134,6 @@ impl<'a> Call<'a> {
             [settings.timeout, config.and_then(|config| config.timeout)].into_iter().flatten().min();
         let since = Instant::now();
         let call = Self {
-            inner,
             method: parts.method,
             deadline: Deadline::of(&parts.headers, timeout, since),
             headers: parts.headers,
@@ -114,38 +141,33 @@ impl<'a> Call<'a> {
             since,
             wait_for_ready: wait.or(configured).unwrap_or(settings.wait_for_ready),
             key: parts.extensions.get().copied(),
-            record: Record::new(Arc::clone(&inner.shared), Arc::clone(plan), path.path()),
+            record: Record::new(Arc::clone(&inner.shared), Arc::clone(plan), path.path(), since.into_std()),
             path,
+            inner,
         };
         (call, course, body)
     }
 
-    async fn run(&self, course: Course, payload: Payload, plan: &Plan) -> Verdict {
-        match course {
-            Course::Retries(retries) => self.in_turn(Some(retries), payload, plan).await,
-            Course::Hedges(rule) if payload.is_whole() => self.hedged(rule, payload, &plan.budget).await,
-            Course::Once | Course::Hedges(_) => self.in_turn(None, payload, plan).await,
-        }
-    }
-
     /// One attempt after the other.
-    async fn in_turn(&self, mut retries: Option<Retries>, mut payload: Payload, plan: &Plan) -> Verdict {
-        let mut trail = Trail { tried: Vec::new(), attempts: 0, unprocessed: 0 };
-        loop {
-            let lease = match self.endpoint(&trail.tried).await {
-                Ok(lease) => lease,
-                Err(status) => return Verdict::Status(status),
+    async fn in_turn(&self, trail: &mut Trail, plan: &Plan) -> Verdict {
+        while let Some(payload) = trail.payload.take() {
+            let (endpoint, sent) = {
+                let lease = match self.endpoint(&trail.tried).await {
+                    Ok(lease) => lease,
+                    Err(status) => return Verdict::Status(status),
+                };
+                let endpoint = Arc::clone(lease.endpoint());
+                trail.payload = payload.copy();
+                (endpoint, self.send(lease, payload, trail.attempts + 1))
             };
-            let endpoint = Arc::clone(lease.endpoint());
-            let spare = payload.copy();
-            let ended = self.attempt(lease, payload, trail.attempts + 1).await;
-            trail.tried.push(endpoint);
+            let ended = self.outcome(sent).await;
             let (verdict, pushback) = match ended {
                 Ended::NotProcessed(status, given_back) => {
                     trail.unprocessed += 1;
-                    match given_back.or(spare) {
-                        Some(again) if trail.unprocessed < MOST_UNPROCESSED => payload = again,
-                        _ => return Verdict::Status(status),
+                    trail.tried.push(endpoint);
+                    trail.payload = given_back.or(trail.payload.take());
+                    if trail.payload.is_none() || trail.unprocessed >= MOST_UNPROCESSED {
+                        return Verdict::Status(status);
                     }
                     count(&self.inner.shared.counters.unprocessed);
                     continue;
@@ -158,7 +180,10 @@ impl<'a> Call<'a> {
                 }
             };
             trail.attempts += 1;
-            let (Some(code), Some(retries)) = (verdict.failure(), retries.as_mut()) else { return verdict };
+            let (Some(code), Some(retries)) = (verdict.failure(), trail.retries.as_mut()) else {
+                return verdict;
+            };
+            trail.tried.push(endpoint);
             let elsewhere = self.inner.pool.has_others(&trail.tried);
             let wait = retries.after(
                 (code, pushback),
@@ -168,13 +193,14 @@ impl<'a> Call<'a> {
                 now(),
                 fastrand::f64(),
             );
-            let (Some(wait), Some(again)) = (wait, spare) else { return verdict };
+            let (Some(wait), true) = (wait, trail.payload.is_some()) else { return verdict };
             if !self.pause(wait).await {
                 return verdict;
             }
             count(&self.inner.shared.counters.retries);
-            payload = again;
         }
+        // Every turn that does not end the call leaves a payload.
+        Verdict::Status(Status::internal("there is nothing to send"))
     }
 
     /// Waits, unless that would take the call past its deadline: its caller then learns at once what has failed.
@@ -183,7 +209,7 @@ impl<'a> Call<'a> {
             Instant::now().checked_add(wait).is_some_and(|resumed| resumed < deadline)
         });
         if in_time && !wait.is_zero() {
-            sleep(wait).await;
+            Box::pin(sleep(wait)).await;
         }
         in_time
     }
@@ -201,7 +227,7 @@ impl<'a> Call<'a> {
         if let Some(lease) = pool.try_lease(&wish) {
             return Ok(lease);
         }
-        match self.deadline.limit(pool.lease(wish)).await {
+        match Box::pin(self.deadline.limit(pool.lease(wish))).await {
             Ok(leased) => leased.map_err(|NotReady { reason }| Status::unavailable(reason)),
             Err(Passed) => {
                 Err(Status::deadline_exceeded(format!("no endpoint before the deadline: {}", pool.unready())))

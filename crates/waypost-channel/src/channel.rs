@@ -141,8 +141,7 @@ impl tower::Service<Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = call::run(Arc::clone(&self.inner), request);
-        Box::pin(async move { Ok(call.await) })
+        Box::pin(call::run(Arc::clone(&self.inner), request))
     }
 }
 
@@ -173,5 +172,21 @@ impl Inner {
                 tokio::spawn(self.steering.clone().follow(documents, self.stop.clone()));
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waypost_model::Scope;
+
+    /// Above 1,032 bytes glibc's allocator takes a lock for each, which callers on other threads wait for.
+    #[test]
+    fn a_call_is_small() {
+        let (_publisher, subscription) =
+            waypost_discovery::subscription::channel(Scope::Service("small".parse().unwrap()));
+        let channel = Channel::new(subscription);
+        let call = call::run(Arc::clone(&channel.inner), Request::new(Body::empty()));
+        assert!(size_of_val(&call) <= 1032, "{} bytes", size_of_val(&call));
     }
 }

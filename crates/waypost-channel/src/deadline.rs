@@ -26,16 +26,16 @@ impl Deadline {
     }
 
     /// Tells the server what is left.
-    pub(crate) fn write(self, headers: &mut HeaderMap, now: Instant) {
+    pub(crate) fn write(self, headers: &mut HeaderMap, now: impl FnOnce() -> Instant) {
         if let Some(deadline) = self.0 {
-            headers.insert(GRPC_TIMEOUT, format(deadline.saturating_duration_since(now)));
+            headers.insert(GRPC_TIMEOUT, format(deadline.saturating_duration_since(now())));
         }
     }
 
     /// What `future` answers, or that the deadline has passed before it did.
     pub(crate) async fn limit<F: Future>(self, future: F) -> Result<F::Output, Passed> {
         match self.0 {
-            Some(deadline) => timeout_at(deadline, future).await.map_err(|_| Passed),
+            Some(deadline) => Box::pin(timeout_at(deadline, future)).await.map_err(|_| Passed),
             None => Ok(future.await),
         }
     }

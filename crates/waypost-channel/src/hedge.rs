@@ -20,7 +20,7 @@ use waypost_balance::EndpointState;
 
 /// A hedged call under way.
 struct Race<'a> {
-    call: &'a Call<'a>,
+    call: &'a Call,
     payload: Payload,
     budget: &'a Budget,
     hedges: Hedges,
@@ -30,7 +30,7 @@ struct Race<'a> {
     unprocessed: u32,
 }
 
-impl Call<'_> {
+impl Call {
     /// Sends the call to one endpoint after the other until one has answered; whatever is under way then is cancelled.
     pub(crate) async fn hedged(&self, rule: HedgingRule, payload: Payload, budget: &Budget) -> Verdict {
         let mut race = Race {
@@ -136,6 +136,10 @@ impl Race<'_> {
         let Some(payload) = self.payload.copy() else { return };
         self.tried.push(Arc::clone(lease.endpoint()));
         let call = self.call;
-        self.running.push(async move { (number, call.attempt(lease, payload, number).await) }.boxed());
+        let attempt = async move {
+            let sent = call.send(lease, payload, number);
+            (number, call.outcome(sent).await)
+        };
+        self.running.push(attempt.boxed());
     }
 }

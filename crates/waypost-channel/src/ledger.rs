@@ -26,7 +26,6 @@ pub(crate) struct Record {
 pub(crate) struct UnderWay {
     shared: Arc<Shared>,
     started: Option<Watched>,
-    since: Instant,
     attempt: u32,
     span: Span,
 }
@@ -39,10 +38,10 @@ fn meter(started: &Watched) -> Option<&Meter> {
 // === impl Record ===
 
 impl Record {
-    pub(crate) fn new(shared: Arc<Shared>, plan: Arc<Plan>, path: &str) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, plan: Arc<Plan>, path: &str, since: Instant) -> Self {
         let service = shared.service();
         let span = tracing::debug_span!("call", service, path, code = field::Empty);
-        Self { shared, plan, since: now(), span, open: true }
+        Self { shared, plan, since, span, open: true }
     }
 
     /// What attempts are spans of.
@@ -83,11 +82,10 @@ impl UnderWay {
             attempt,
             outcome = field::Empty,
         );
-        let since = now();
         if let Some(meter) = meter(&started) {
             count(&meter.picks);
         }
-        Self { shared, started: Some(started), since, attempt, span }
+        Self { shared, started: Some(started), attempt, span }
     }
 
     /// Names service, endpoint and attempt, for errors.
@@ -136,7 +134,7 @@ impl UnderWay {
             };
             self.span.record("outcome", told);
             let now = now();
-            let took = now.saturating_duration_since(self.since);
+            let took = now.saturating_duration_since(started.at());
             match (meter(&started), outcome) {
                 (None, _) | (_, Outcome::NotSent) => {}
                 (Some(meter), Outcome::Cancelled) => meter.ended(code, None),

@@ -22,8 +22,11 @@ pub(crate) enum Payload {
 /// A complete body: its frames are shared, not copied.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Whole {
-    frames: VecDeque<Bytes>,
-    trailers: Option<HeaderMap>,
+    /// All that a unary call of usual size has.
+    first: Option<Bytes>,
+    /// Only with a first.
+    rest: VecDeque<Bytes>,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// The body that an attempt sends. Takes the payload from its [`Claim`] when it is first asked for a frame.
@@ -53,14 +56,14 @@ impl Payload {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         size = size.saturating_add(data.len());
-                        whole.frames.push_back(data);
+                        whole.push(data);
                         if size > limit {
-                            return Ok(Self::Stream(whole.frames, body));
+                            return Ok(Self::Stream(whole.into_frames(), body));
                         }
                     }
-                    Err(frame) => whole.trailers = frame.into_trailers().ok(),
+                    Err(frame) => whole.trailers = frame.into_trailers().ok().map(Box::new),
                 },
-                Poll::Pending => return Ok(Self::Stream(whole.frames, body)),
+                Poll::Pending => return Ok(Self::Stream(whole.into_frames(), body)),
             }
         }
         Ok(Self::Whole(whole))
@@ -76,6 +79,35 @@ impl Payload {
 
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
+    }
+}
+
+// === impl Whole ===
+
+impl Whole {
+    fn push(&mut self, data: Bytes) {
+        if self.first.is_none() {
+            self.first = Some(data);
+        } else {
+            self.rest.push_back(data);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let data = self.first.take().or_else(|| self.rest.pop_front());
+        data.map(Frame::data).or_else(|| self.trailers.take().map(|trailers| Frame::trailers(*trailers)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty() && self.trailers.is_none()
+    }
+
+    fn into_frames(self) -> VecDeque<Bytes> {
+        let Self { first, mut rest, .. } = self;
+        if let Some(first) = first {
+            rest.push_front(first);
+        }
+        rest
     }
 }
 
@@ -101,9 +133,7 @@ impl http_body::Body for Outgoing {
         }
         let frame = match &mut self.sending {
             None => Some(Err(Status::cancelled("the request was taken back"))),
-            Some(Payload::Whole(Whole { frames, trailers })) => {
-                frames.pop_front().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers)).map(Ok)
-            }
+            Some(Payload::Whole(whole)) => whole.pop().map(Ok),
             Some(Payload::Stream(prefix, rest)) => match prefix.pop_front() {
                 Some(data) => Some(Ok(Frame::data(data))),
                 None => return Pin::new(rest).poll_frame(cx),
@@ -116,7 +146,7 @@ impl http_body::Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match &self.sending {
             None => false,
-            Some(Payload::Whole(whole)) => whole.frames.is_empty() && whole.trailers.is_none(),
+            Some(Payload::Whole(whole)) => whole.is_empty(),
             Some(Payload::Stream(prefix, rest)) => prefix.is_empty() && rest.is_end_stream(),
         }
     }

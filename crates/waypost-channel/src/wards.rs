@@ -63,6 +63,11 @@ impl Watched {
         self.started.endpoint()
     }
 
+    /// When the call has started.
+    pub(crate) fn at(&self) -> Instant {
+        self.started.at()
+    }
+
     pub(crate) fn answered(&mut self, now: Instant) {
         self.started.answered(now);
     }

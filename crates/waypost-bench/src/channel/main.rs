@@ -23,6 +23,7 @@ mod dead;
 mod fleet;
 mod load;
 mod picks;
+mod turns;
 mod updates;
 
 const GROUPS: [&str; 4] = ["picks", "calls", "dead", "updates"];

@@ -14,9 +14,9 @@ use waypost_model::{
 
 const ENDPOINTS: u16 = 10_000;
 const UPDATES: usize = 200;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Picks that are timed in a round, whatever else happens.
-const PICKS: usize = 1_000_000;
+const PICKS: usize = 300_000;
 /// Between two updates: the pool has done what they ask for by then.
 const SPACE: Duration = Duration::from_millis(20);
 /// So many times the median is slow.

@@ -4,10 +4,8 @@
 //! input, answers `cpu MICROSECONDS LENGTH WEIGHT-OF-THE-FIRST` once the first instance has the weight that the line asks for.
 
 use std::time::Duration;
-
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use waypost_bench::own_cpu_micros;
 use waypost_discovery::{Discovery, DiscoveryOptions};
 use waypost_etcd::{Client, ClientOptions};
 use waypost_model::{ServiceName, Snapshot, layout};
@@ -32,7 +30,7 @@ pub(crate) async fn run(arguments: &[String]) {
         while first_weight(&snapshot) != wanted {
             snapshot = subscription.changed().await;
         }
-        println!("cpu {} {} {wanted}", cpu_micros(), snapshot.len());
+        println!("cpu {} {} {wanted}", own_cpu_micros(), snapshot.len());
     }
 }
 
@@ -44,9 +42,4 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("resident pages");
     pages * 4096
-}
-
-fn cpu_micros() -> i64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("rusage");
-    usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use waypost_bench::{Figure, Goal, Unit, median_seconds};
+use waypost_bench::{Figure, Goal, Unit, median_seconds, own_cpu_micros};
 
 use crate::Effort;
 use crate::load::{self, Rate, Until, float};
@@ -145,7 +145,7 @@ async fn fan_out(server: &Running, puts: u64, first: u64) -> Rate {
     for mut connection in load::open(server.address, STREAMS).await {
         watching.push(connection.watch("bench/", WATCHES_OF_A_STREAM).await);
     }
-    let (cpu, own, started) = (server.cpu_micros(), load::own_micros(), Instant::now());
+    let (cpu, own, started) = (server.cpu_micros(), own_cpu_micros(), Instant::now());
     let readers: Vec<_> = watching
         .into_iter()
         .map(|mut watching| {
@@ -165,7 +165,7 @@ async fn fan_out(server: &Running, puts: u64, first: u64) -> Rate {
     Rate {
         per_second: events / started.elapsed().as_secs_f64(),
         server_micros: float(server.cpu_micros() - cpu) / events,
-        own_micros: float(load::own_micros() - own) / events,
+        own_micros: float(own_cpu_micros() - own) / events,
     }
 }
 

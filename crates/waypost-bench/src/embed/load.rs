@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
 use tokio::task::LocalSet;
+use waypost_bench::own_cpu_micros;
 use waypost_proto::etcdserverpb as pb;
 
 use crate::server::Running;
@@ -70,7 +69,7 @@ pub(crate) async fn run(
     let opened = open(server.address, connections).await;
     let next = Rc::new(Cell::new(first));
     let done = Rc::new(Cell::new(0_u64));
-    let (cpu, own, started) = (server.cpu_micros(), own_micros(), Instant::now());
+    let (cpu, own, started) = (server.cpu_micros(), own_cpu_micros(), Instant::now());
     let tasks = LocalSet::new();
     for client in 0..clients {
         let mut connection = opened[client % connections].clone();
@@ -98,7 +97,7 @@ pub(crate) async fn run(
     let rate = Rate {
         per_second: float(calls) / took,
         server_micros: each(server.cpu_micros() - cpu),
-        own_micros: each(own_micros() - own),
+        own_micros: each(own_cpu_micros() - own),
     };
     (rate, next.get())
 }
@@ -109,12 +108,6 @@ pub(crate) async fn open(address: SocketAddr, connections: usize) -> Vec<Connect
         opened.push(Connection::open(address).await);
     }
     opened
-}
-
-/// CPU time of this process, in microseconds.
-pub(crate) fn own_micros() -> u64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("rusage");
-    u64::try_from(usage.user_time().num_microseconds() + usage.system_time().num_microseconds()).unwrap_or(0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark fit a float")]
