@@ -43,7 +43,7 @@ pub(crate) struct Http2Dialer {
 struct Tasks {
     abort: Abort,
     /// The first task is the connection itself; after it there is one for each call, which ends with the connection and need
-    /// not wait for the abort too: that cost 1.3 µs a call.
+    /// not wait for the abort too.
     connected: Arc<AtomicBool>,
 }
 
