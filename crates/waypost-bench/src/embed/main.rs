@@ -1,7 +1,7 @@
 //! The embedded server beside etcd 3.5: the same load from the same generator, both with fsync, on the same disk, by turns.
 //!
 //! `bench-embed [--quick] [FIGURE…]` runs all figures, or those named. The server is `waypost serve`, found beside this
-//! program; etcd runs with the flags that it has by default. The lines with two spaces are each round's own.
+//! program, or the one that `WAYPOST_BENCH_SERVER` names; etcd runs with the flags that it has by default. The lines with two spaces are each round's own.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::expect_used,

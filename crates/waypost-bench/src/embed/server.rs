@@ -82,8 +82,9 @@ impl Running {
 }
 
 fn ours() -> Command {
-    let here = std::env::current_exe().expect("this program");
-    let program: PathBuf = here.with_file_name("waypost");
+    let named = std::env::var_os("WAYPOST_BENCH_SERVER").map(PathBuf::from);
+    let beside = || std::env::current_exe().expect("this program").with_file_name("waypost");
+    let program = named.unwrap_or_else(beside);
     assert!(
         program.is_file(),
         "there is no {}: run cargo build --release -p waypost-cli, or `just bench-embed`",

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::front::Front;
 use super::options::{Builder, Options};
 use super::socket::Listening;
 use super::tls::Tls;
-use super::{StartError, background, engine, listener, service};
+use super::{StartError, background, listener, service};
 use crate::backend::Bucket;
 use crate::bolt::{self, Reader, seal};
 use crate::storage::{Store, StoreOptions};
@@ -194,14 +194,7 @@ pub(super) fn load(
     let (member, index) = Member::load(&store, name, client_urls, restored)?;
     let shared = Shared::load(store, member, index, options, free)
         .map_err(|source| StartError::Load { folder: folder.to_owned(), source })?;
-    let shared = Arc::new(shared);
-    let (queue, requests) = mpsc::channel();
-    let of_writer = Arc::clone(&shared);
-    let writer = std::thread::Builder::new()
-        .name("waypost-writer".to_owned())
-        .spawn(move || engine::run(&of_writer, &requests))
-        .map_err(StartError::Thread)?;
-    Ok((Engine::new(shared, queue), writer))
+    Engine::start(Arc::new(shared)).map_err(StartError::Thread)
 }
 
 /// Does something that waits for the disk.

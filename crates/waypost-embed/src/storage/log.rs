@@ -29,8 +29,14 @@ pub(crate) struct Log {
     start: u64,
     /// Where the next frame comes, from the start of the half.
     at: u64,
+    /// Up to where each half has been written since the log was opened.
+    written: [u64; 2],
     buffer: Vec<u8>,
 }
+
+/// Zeros that are written behind a frame where the half was not written before, in bytes. The file system then notes once
+/// for so many bytes, and not with each commit, that its blocks are in use: such a note is a commit of its own journal.
+const AHEAD: u64 = 256 << 10;
 
 /// What a log holds that the database does not.
 #[derive(Debug, Default)]
@@ -57,7 +63,7 @@ impl Log {
     /// A log whose halves are both free.
     pub(crate) fn new(disk: Disk, salt: u64) -> io::Result<Self> {
         let half = disk.len()? / 2 / frame::ALIGN as u64 * frame::ALIGN as u64;
-        Ok(Self { disk, salt, half, start: 0, at: 0, buffer: Vec::new() })
+        Ok(Self { disk, salt, half, start: 0, at: 0, written: [0; 2], buffer: Vec::new() })
     }
 
     /// Reads what follows batch `stored`.
@@ -153,9 +159,16 @@ impl Log {
     pub(crate) fn append(&mut self, sequence: u64, batch: &WriteBatch) -> io::Result<()> {
         self.buffer.clear();
         frame::encode(self.salt, sequence, batch, &mut self.buffer).ok_or(io::ErrorKind::InvalidInput)?;
+        let length = self.buffer.len() as u64;
+        let written = &mut self.written[usize::from(self.start != 0)];
+        if self.at + length > *written {
+            *written = (self.at + length + AHEAD).min(self.half).max(self.at + length);
+            let upto = usize::try_from(*written - self.at).map_err(io::Error::other)?;
+            self.buffer.resize(upto, 0);
+        }
         self.disk.write(self.start + self.at, &self.buffer)?;
         self.disk.sync_data()?;
-        self.at += self.buffer.len() as u64;
+        self.at += length;
         // A batch of the size of the half should not be kept.
         self.buffer.shrink_to(1 << 20);
         Ok(())

@@ -104,7 +104,9 @@ async fn what_is_no_message_is_refused() {
     ];
     for path in ["/etcdserverpb.KV/Range", "/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"]
     {
-        for body in &bodies {
+        // Watches end with the client, not with its questions: of a stream without any there is no end to wait for.
+        let endless = |body: &Vec<u8>| body.is_empty() && path.ends_with("Watch");
+        for body in bodies.iter().filter(|body| !endless(body)) {
             let status = send(&channel, path, body.clone()).await;
             // A stream that says nothing has said nothing wrong.
             let unary = path.ends_with("Range");

@@ -4,12 +4,14 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Channel;
 use waypost_proto::etcdserverpb as pb;
 use waypost_proto::etcdserverpb::kv_client::KvClient;
 use waypost_proto::etcdserverpb::watch_client::WatchClient;
 use waypost_proto::etcdserverpb::watch_request::RequestUnion;
+use waypost_testkit::{Etcd, EtcdVersion};
 
-use crate::support::{Fixture, PATIENCE};
+use crate::support::{Fixture, PATIENCE, get_http};
 
 struct Watching {
     requests: mpsc::Sender<pb::WatchRequest>,
@@ -25,10 +27,14 @@ fn everything() -> pb::WatchCreateRequest {
 impl Watching {
     /// Opens a stream with one watch, which has been created when this returns.
     async fn start(fixture: &Fixture, create: pb::WatchCreateRequest) -> Self {
+        Self::at(fixture.channel().await, create).await
+    }
+
+    async fn at(channel: Channel, create: pb::WatchCreateRequest) -> Self {
         let (requests, receiver) = mpsc::channel(4);
         let first = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.send(first).await.unwrap();
-        let mut client = WatchClient::new(fixture.channel().await).max_decoding_message_size(usize::MAX);
+        let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         let responses = client.watch(ReceiverStream::new(receiver)).await.unwrap().into_inner();
         let mut watching = Self { requests, responses };
         assert!(watching.next().await.created);
@@ -53,9 +59,13 @@ impl Watching {
 }
 
 async fn put(fixture: &Fixture, key: &str, bytes: usize) -> i64 {
+    put_at(fixture.channel().await, key, bytes).await
+}
+
+async fn put_at(channel: Channel, key: &str, bytes: usize) -> i64 {
     let put =
         pb::PutRequest { key: key.to_owned().into(), value: vec![7; bytes].into(), ..Default::default() };
-    let answer = KvClient::new(fixture.channel().await).put(put).await.unwrap();
+    let answer = KvClient::new(channel).put(put).await.unwrap();
     answer.into_inner().header.unwrap().revision
 }
 
@@ -121,6 +131,40 @@ async fn no_progress_is_told_while_a_watch_begins_in_the_future() {
     watching.send(ask()).await;
     let progress = watching.next().await;
     assert_eq!((progress.watch_id, progress.header.unwrap().revision), (-1, revision));
+}
+
+async fn a_client_that_has_nothing_more_to_ask_is_told_of_events(url: &str) {
+    let channel = Channel::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+    let mut watching = Watching::at(channel.clone(), everything()).await;
+    let (nobody, _) = mpsc::channel(1);
+    watching.requests = nobody;
+    for key in ["a", "b"] {
+        let revision = put_at(channel.clone(), key, 1).await;
+        let told = watching.next().await;
+        assert_eq!(told.events[0].kv.as_ref().unwrap().mod_revision, revision, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_which_the_client_has_closed_its_half_goes_on_at_etcd() {
+    let etcd = Etcd::start(EtcdVersion::V3_5).await;
+    a_client_that_has_nothing_more_to_ask_is_told_of_events(&etcd.url()).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_which_the_client_has_closed_its_half_goes_on_and_ends_with_the_client() {
+    let fixture = Fixture::start().await;
+    a_client_that_has_nothing_more_to_ask_is_told_of_events(fixture.url()).await;
+    // The client is gone, and with it the stream.
+    let gone = async {
+        while !get_http(fixture.url(), "/metrics")
+            .await
+            .contains("\netcd_debugging_mvcc_watch_stream_total 0.0\n")
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the stream ends");
 }
 
 /// Responses of a watch on the history, until all events are there.

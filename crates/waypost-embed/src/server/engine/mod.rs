@@ -8,24 +8,28 @@
 
 mod alarms;
 mod desk;
+mod door;
 mod follow;
 mod member;
 mod read;
 mod shared;
+
 mod writer;
 
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use waypost_proto::etcdserverpb::ResponseHeader;
 
 pub(super) use self::alarms::Alarms;
 pub(super) use self::desk::Desk;
+use self::door::{Door, Unannounced};
 pub(super) use self::follow::Follow;
 pub(super) use self::member::{Member, PEER_URL};
 pub(super) use self::shared::{Shared, lock, read, write};
-pub(super) use self::writer::run;
 use crate::auth::{Identity, Policy};
 use crate::error::Refusal;
 use crate::mvcc::StoreError;
@@ -48,14 +52,16 @@ const MAX_WAITING_BYTES: usize = 512 << 20;
 #[derive(Clone)]
 pub(super) struct Engine {
     pub(super) shared: Arc<Shared>,
-    queue: mpsc::Sender<Job>,
+    door: Arc<Door>,
 }
 
 // === impl Engine ===
 
 impl Engine {
-    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Sender<Job>) -> Self {
-        Self { shared, queue }
+    /// Starts the thread that writes; it ends when the last clone of the engine is gone.
+    pub(super) fn start(shared: Arc<Shared>) -> io::Result<(Self, JoinHandle<()>)> {
+        let (door, thread) = Door::open(&shared)?;
+        Ok((Self { shared, door: Arc::new(door) }, thread))
     }
 
     /// Has the writer do something, and waits until it is on disk. When the caller goes away, it is done nevertheless.
@@ -65,18 +71,30 @@ impl Engine {
         F: FnOnce(&mut Desk<'_>) -> Result<A, StoreError> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        self.submit(bytes, move |desk| {
+        let request = self.queue(bytes, move |desk| {
             let outcome = request(desk).map_err(|error| error.refusal());
             Box::new(move |verdict| {
                 // The caller may have gone.
                 let _ = sender.send(verdict.and(outcome));
             })
         })?;
+        if self.shared.crowded.load(Ordering::Relaxed) {
+            // Whoever can run by now puts a request into the queue first, and is written with this one.
+            tokio::task::yield_now().await;
+        }
+        drop(request);
         receiver.await.unwrap_or(Err(Refusal::Stopped))
     }
 
     /// Has the writer do something, without waiting.
     pub(super) fn submit<F>(&self, bytes: usize, apply: F) -> Result<(), Refusal>
+    where
+        F: FnOnce(&mut Desk<'_>) -> Settle + Send + 'static,
+    {
+        self.queue(bytes, apply).map(drop)
+    }
+
+    fn queue<F>(&self, bytes: usize, apply: F) -> Result<Unannounced<'_>, Refusal>
     where
         F: FnOnce(&mut Desk<'_>) -> Settle + Send + 'static,
     {
@@ -90,7 +108,7 @@ impl Engine {
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Refusal::TooManyRequests);
         }
-        self.queue.send(Job { apply: Box::new(apply), bytes }).map_err(|_| Refusal::Stopped)
+        self.door.put(Job { apply: Box::new(apply), bytes }).ok_or(Refusal::Stopped)
     }
 
     /// Users and roles as they are on disk.

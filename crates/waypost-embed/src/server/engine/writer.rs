@@ -1,11 +1,11 @@
-//! The thread that writes: batches of requests, leases that end, compaction.
+//! What is written: batches of requests, leases that end, compaction.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use waypost_proto::mvccpb::event::EventType;
@@ -38,67 +38,91 @@ struct JustWritten<'a> {
     before: OnceCell<HashMap<&'a [u8], Option<Revision>>>,
 }
 
-struct Writer<'a> {
-    shared: &'a Shared,
+/// What waits to be written, and what is known between two batches.
+pub(super) struct Writer {
+    queue: Receiver<Job>,
+    /// Taken from the queue; empty between batches.
+    jobs: Vec<Job>,
     /// Requests that wait for the end of a compaction.
     compacting: Vec<super::Settle>,
     /// Nothing is done on the writer's own account before this time.
     pause_until: u64,
 }
 
-/// Writes until nobody is left who could ask for it; then writes down what leases have left.
-pub(in crate::server) fn run(shared: &Shared, queue: &Receiver<Job>) {
-    let mut writer = Writer { shared, compacting: Vec::new(), pause_until: 0 };
-    let mut jobs = Vec::new();
-    while writer.wait(queue, &mut jobs).is_continue() {
-        writer.batch(&mut jobs);
-    }
-    writer.end();
+/// What the thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Again,
+    /// So long, unless woken.
+    Sleep(Duration),
+    End,
 }
 
 // === impl Writer ===
 
-impl Writer<'_> {
-    /// Waits for something to do, and takes what waits.
-    fn wait(&self, queue: &Receiver<Job>, jobs: &mut Vec<Job>) -> ControlFlow<()> {
-        match queue.recv_timeout(self.sleep()) {
-            Ok(job) => jobs.push(job),
-            Err(RecvTimeoutError::Timeout) => return ControlFlow::Continue(()),
-            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
-        }
-        let mut bytes = jobs.iter().map(|job| job.bytes).sum::<usize>();
-        while jobs.len() < BATCH_REQUESTS
-            && bytes < BATCH_BYTES
-            && let Ok(job) = queue.try_recv()
-        {
-            bytes += job.bytes;
-            jobs.push(job);
-        }
-        self.shared.waiting.fetch_sub(jobs.len(), Ordering::Relaxed);
-        self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        ControlFlow::Continue(())
+impl Writer {
+    pub(super) fn new(queue: Receiver<Job>) -> Self {
+        Self { queue, jobs: Vec::new(), compacting: Vec::new(), pause_until: 0 }
     }
 
-    /// Until a lease ends or obsolete versions can be removed.
-    fn sleep(&self) -> Duration {
-        let now = self.shared.now();
-        let space = super::read(&self.shared.space);
-        let due = if space.store().is_compacting() { Some(now) } else { space.next_lease_due() };
-        match due {
-            Some(due) => {
-                let wait = due.max(self.pause_until).saturating_sub(now);
-                Duration::from_millis(wait).min(LONGEST_SLEEP)
+    /// One batch, if there is anything to do.
+    pub(super) fn step(&mut self, shared: &Shared) -> Next {
+        let open = self.take(shared);
+        if self.jobs.is_empty() {
+            if !open {
+                return Next::End;
             }
+            let sleep = self.sleep(shared);
+            if !sleep.is_zero() {
+                return Next::Sleep(sleep);
+            }
+        }
+        self.batch(shared);
+        Next::Again
+    }
+
+    /// Takes what waits. `false`: nobody is left who could ask for anything.
+    fn take(&mut self, shared: &Shared) -> bool {
+        let mut open = true;
+        let mut bytes = 0;
+        while self.jobs.len() < BATCH_REQUESTS && bytes < BATCH_BYTES {
+            match self.queue.try_recv() {
+                Ok(job) => {
+                    bytes += job.bytes;
+                    self.jobs.push(job);
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    open = false;
+                    break;
+                }
+            }
+        }
+        shared.waiting.fetch_sub(self.jobs.len(), Ordering::Relaxed);
+        shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        open
+    }
+
+    /// When there is something to do without being asked: a lease ends, or obsolete versions can be removed.
+    fn due(&self, shared: &Shared) -> Option<u64> {
+        let space = super::read(&shared.space);
+        let due = if space.store().is_compacting() { Some(0) } else { space.next_lease_due() };
+        due.map(|due| due.max(self.pause_until))
+    }
+
+    fn sleep(&self, shared: &Shared) -> Duration {
+        match self.due(shared) {
+            Some(due) => Duration::from_millis(due.saturating_sub(shared.now())).min(LONGEST_SLEEP),
             None => LONGEST_SLEEP,
         }
     }
 
     /// Applies, commits, publishes, answers.
-    fn batch(&mut self, jobs: &mut Vec<Job>) {
-        let shared = self.shared;
+    fn batch(&mut self, shared: &Shared) {
         let mut settles = Settles::default();
-        let (batch, published) = self.apply(jobs, &mut settles);
+        let (batch, published) = self.apply(shared, &mut settles);
         let requests = settles.now.len() + settles.later.len();
+        shared.crowded.store(requests > 1, Ordering::Relaxed);
         let (empty, started) = (batch.is_empty(), Instant::now());
         let outcome = shared.backend.commit(batch);
         if !empty {
@@ -107,7 +131,7 @@ impl Writer<'_> {
         }
         match outcome {
             Ok(()) => {
-                self.committed(&published);
+                committed(shared, &published);
                 for settle in settles.now {
                     settle(Ok(()));
                 }
@@ -120,7 +144,7 @@ impl Writer<'_> {
             }
             Err(error) => {
                 tracing::error!(%error, "a batch of writes failed, and is undone");
-                let refusal = self.roll_back(error);
+                let refusal = self.roll_back(shared, error);
                 shared.tallies.failed.inc_by(requests as u64);
                 for settle in settles.now.into_iter().chain(settles.later) {
                     settle(Err(refusal.clone()));
@@ -129,11 +153,10 @@ impl Writer<'_> {
         }
     }
 
-    fn apply(&self, jobs: &mut Vec<Job>, settles: &mut Settles) -> (WriteBatch, Vec<(i64, Vec<Change>)>) {
-        let shared = self.shared;
+    fn apply(&mut self, shared: &Shared, settles: &mut Settles) -> (WriteBatch, Vec<(i64, Vec<Change>)>) {
         // Asked once for a batch: what the batch adds is counted on top of it.
         let size = match shared.options.quota {
-            Some(_) if !jobs.is_empty() => shared.backend.allocated().unwrap_or(0),
+            Some(_) if !self.jobs.is_empty() => shared.backend.allocated().unwrap_or(0),
             _ => 0,
         };
         let now = shared.now();
@@ -161,8 +184,8 @@ impl Writer<'_> {
                 desk.space.compaction_step(COMPACTION_KEYS);
             }
         }
-        let applied = jobs.len() as u64;
-        for job in jobs.drain(..) {
+        let applied = self.jobs.len() as u64;
+        for job in self.jobs.drain(..) {
             desk.physical = false;
             let settle = (job.apply)(&mut desk);
             if desk.physical {
@@ -181,40 +204,8 @@ impl Writer<'_> {
         (space.take_batch(), published)
     }
 
-    /// Makes visible what is on disk, and tells those who watch.
-    fn committed(&self, published: &[(i64, Vec<Change>)]) {
-        let shared = self.shared;
-        let compacted = {
-            let mut space = write(&shared.space);
-            let mut auth = lock(&shared.auth);
-            space.committed();
-            auth.committed();
-            lock(&shared.alarms).committed();
-            let current = auth.policy();
-            if !Arc::ptr_eq(current, &super::read(&shared.policy)) {
-                *write(&shared.policy) = Arc::clone(current);
-            }
-            space.store().compacted()
-        };
-        for change in published.iter().flat_map(|(_, changes)| changes) {
-            match change.event.r#type() {
-                EventType::Put => shared.tallies.puts.inc(),
-                EventType::Delete => shared.tallies.deletes.inc(),
-            };
-        }
-        shared.with_hub(|hub| {
-            for (revision, changes) in published {
-                let events: Vec<Event> = changes.iter().map(|change| change.event.clone()).collect();
-                let past = JustWritten { backend: &shared.backend, changes, before: OnceCell::new() };
-                hub.publish(*revision, &events, &past);
-            }
-            hub.compact(compacted);
-        });
-    }
-
     /// Undoes a batch; gives what its requests are told.
-    fn roll_back(&mut self, error: BackendError) -> Refusal {
-        let shared = self.shared;
+    fn roll_back(&mut self, shared: &Shared, error: BackendError) -> Refusal {
         let mut space = write(&shared.space);
         space.roll_back();
         lock(&shared.auth).roll_back();
@@ -227,19 +218,50 @@ impl Writer<'_> {
         StoreError::from(error).refusal()
     }
 
-    fn end(self) {
+    /// Writes down what leases have left.
+    pub(super) fn end(&mut self, shared: &Shared) {
         let batch = {
-            let mut space = write(&self.shared.space);
-            space.save_leases(self.shared.now());
+            let mut space = write(&shared.space);
+            space.save_leases(shared.now());
             space.take_batch()
         };
-        if let Err(error) = self.shared.backend.commit(batch) {
+        if let Err(error) = shared.backend.commit(batch) {
             tracing::warn!(%error, "what leases have left was not written down");
         }
-        for settle in self.compacting {
+        for settle in self.compacting.drain(..) {
             settle(Err(Refusal::Stopped));
         }
     }
+}
+
+/// Makes visible what is on disk, and tells those who watch.
+fn committed(shared: &Shared, published: &[(i64, Vec<Change>)]) {
+    let compacted = {
+        let mut space = write(&shared.space);
+        let mut auth = lock(&shared.auth);
+        space.committed();
+        auth.committed();
+        lock(&shared.alarms).committed();
+        let current = auth.policy();
+        if !Arc::ptr_eq(current, &super::read(&shared.policy)) {
+            *write(&shared.policy) = Arc::clone(current);
+        }
+        space.store().compacted()
+    };
+    for change in published.iter().flat_map(|(_, changes)| changes) {
+        match change.event.r#type() {
+            EventType::Put => shared.tallies.puts.inc(),
+            EventType::Delete => shared.tallies.deletes.inc(),
+        };
+    }
+    shared.with_hub(|hub| {
+        for (revision, changes) in published {
+            let events: Vec<Event> = changes.iter().map(|change| change.event.clone()).collect();
+            let past = JustWritten { backend: &shared.backend, changes, before: OnceCell::new() };
+            hub.publish(*revision, &events, &past);
+        }
+        hub.compact(compacted);
+    });
 }
 
 // === impl JustWritten ===

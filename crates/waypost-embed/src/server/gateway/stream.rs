@@ -133,7 +133,7 @@ where
         }
     }
 
-    /// Passes on what else comes, until the call ends. A watch goes on when there is nothing more to ask for.
+    /// Passes on what else comes, until the call ends.
     async fn pass_on(mut self, method: &MethodDescriptor, sender: mpsc::Sender<Chunks>) {
         loop {
             let next = tokio::select! {
@@ -146,7 +146,6 @@ where
                         return;
                     }
                 }
-                Ok(None) if method.name() == "Watch" => return sender.closed().await,
                 Ok(None) => return,
                 Err(error) => return tracing::debug!(error, "the rest of a stream is passed over"),
             }

@@ -123,6 +123,8 @@ impl Service {
     ) {
         let mut follow = Follow::open(&self.engine);
         let mut piece = BytesMut::new();
+        // A client that has nothing more to ask goes on to be told, as from etcd, until it resets the stream.
+        let mut asks = true;
         loop {
             // A full queue has something to send, so that this is looked at again.
             let congested = follow.is_congested();
@@ -151,10 +153,18 @@ impl Service {
                     }
                     Err(None) => return,
                 },
-                request = requests.message(), if !congested => request,
+                request = requests.message(), if asks && !congested => request,
+                () = sender.closed() => return,
             };
-            // The client is done, or its connection broke.
-            let Ok(Some(WatchRequest { request_union })) = request else { return };
+            let request_union = match request {
+                Ok(Some(WatchRequest { request_union })) => request_union,
+                Ok(None) => {
+                    asks = false;
+                    continue;
+                }
+                // The connection broke, or what came is no request.
+                Err(_) => return,
+            };
             match request_union {
                 Some(RequestUnion::CreateRequest(create)) => {
                     follow.create(&create, self.may_watch(&metadata, &create));
