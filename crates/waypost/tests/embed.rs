@@ -15,7 +15,8 @@ fn a_server_and_a_client_need_nothing_but_a_folder() {
         let url = format!("embedded:{}", folder.path().display());
         let (server, client) = (Waypost::connect(&url).unwrap(), Waypost::connect(&url).unwrap());
         let running = Running::start(&server, "127.0.0.1:0").await;
-        let mut greeter = GreeterClient::new(client.channel("greeter").unwrap());
+        let mut greeter =
+            GreeterClient::new(client.channel_builder("greeter").unwrap().wait_for_ready(true).build());
         let reply = greeter.say_hello(HelloRequest { name: "Ada".into() }).await.unwrap();
         assert_eq!(reply.into_inner().message, "Hello, Ada!");
 
