@@ -126,7 +126,9 @@ impl Go {
         self.input.write_all(format!("{}\n", time.as_nanos()).as_bytes()).await.expect("ask");
         let line = self.output.next_line().await.expect("a line").expect("an answer");
         let answer: Value = serde_json::from_str(&line).expect("JSON");
-        let number = |name: &str| answer[name].as_u64().unwrap_or_else(|| panic!("no {name} in {line}"));
+        let number = |name: &str| {
+            answer[name].as_u64().unwrap_or_else(|| panic!("interop/go/load.go answers with {name}: {line}"))
+        };
         Load {
             per_second: number("calls") as f64 / Duration::from_nanos(number("nanos")).as_secs_f64(),
             p50: Duration::from_nanos(number("p50")),

@@ -11,7 +11,9 @@ use waypost_etcd::{Client, ClientOptions};
 use waypost_model::{ServiceName, Snapshot, layout};
 
 pub(crate) async fn run(arguments: &[String]) {
-    let [url, service] = arguments else { panic!("--child URL SERVICE") };
+    let [url, service] = arguments else {
+        panic!("`--child` is run by `Follower::start`, which passes URL and SERVICE")
+    };
     let client = Client::new(ClientOptions::new([url.as_str()])).expect("options");
     // What the client and the runtime need is not the snapshot's.
     client.status().await.expect("etcd");

@@ -262,7 +262,9 @@ impl Follower {
         let mut output = BufReader::new(child.stdout.take().expect("output")).lines();
         let line = output.next_line().await.expect("line").expect("ready");
         let numbers: Vec<u64> = line.split(' ').skip(1).filter_map(|number| number.parse().ok()).collect();
-        let [before, after, _] = numbers[..] else { panic!("{line}") };
+        let [before, after, _] = numbers[..] else {
+            panic!("the child says `ready BEFORE AFTER LENGTH` first, not: {line}")
+        };
         Self { grown: after - before, input, output, _child: child }
     }
 

@@ -27,7 +27,7 @@
 //!
 //! let check = auth.password_check("root")?;
 //! assert_eq!(check.hash(), "$2a$10$...");
-//! let Login::Token(token) = auth.log_in(check, true, 0x1234_5678_9abc_def0, 0)? else { unreachable!() };
+//! let Login::Token(token) = auth.log_in(check, true, 0x1234_5678_9abc_def0, 0)? else { panic!("the hash is of this password") };
 //! let root = auth.identify(Some(&token), 1000)?;
 //! assert_eq!(auth.policy().may_administer(&root), Ok(()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
