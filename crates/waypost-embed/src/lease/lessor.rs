@@ -60,7 +60,7 @@ pub enum Renewal {
 /// What a lease has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remaining {
-    /// Seconds left, rounded down.
+    /// Seconds left, rounded towards 0. Below 0: it has ended, and its end is held back.
     pub ttl: i64,
     /// Seconds granted.
     pub granted: i64,
@@ -180,7 +180,8 @@ impl Lessor {
     pub fn time_to_live(&self, id: i64, with_keys: bool, now: u64) -> Option<Remaining> {
         let lease = self.committed_lease(id)?;
         let keys = if with_keys { self.committed_keys(id, lease) } else { Vec::new() };
-        let ttl = i64::try_from(lease.expiry.saturating_sub(now) / 1000).unwrap_or(i64::MAX);
+        let seconds = |from: u64, to: u64| i64::try_from(to.saturating_sub(from) / 1000).unwrap_or(i64::MAX);
+        let ttl = seconds(now, lease.expiry) - seconds(lease.expiry, now);
         Some(Remaining { ttl, granted: lease.ttl, keys })
     }
 

@@ -90,6 +90,7 @@ async fn compact_to(engine: &Engine, revision: i64) {
     let request = CompactionRequest { revision, physical: false };
     let outcome = engine
         .write(0, move |desk| {
+            desk.refuse_if_corrupt()?;
             let applied = desk.space.compact(&request)?;
             Ok(desk.applied(applied))
         })

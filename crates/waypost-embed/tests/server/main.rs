@@ -7,6 +7,7 @@
     reason = "a test that cannot go on must fail at once"
 )]
 
+mod alarms;
 mod clients;
 mod ends;
 mod full_disk;

@@ -106,7 +106,9 @@ impl Writer {
     /// When there is something to do without being asked: a lease ends, or obsolete versions can be removed.
     fn due(&self, shared: &Shared) -> Option<u64> {
         let space = super::read(&shared.space);
-        let due = if space.store().is_compacting() { Some(0) } else { space.next_lease_due() };
+        let held = lock(&shared.alarms).corrupt();
+        let due =
+            if space.store().is_compacting() { Some(0) } else { space.next_lease_due().filter(|_| !held) };
         due.map(|due| due.max(self.pause_until))
     }
 
@@ -176,7 +178,9 @@ impl Writer {
             physical: false,
         };
         if now >= self.pause_until {
-            for revoked in desk.space.lease_tick(now, LEASES) {
+            // As in etcd: a lease ends by a write, which a corrupt store refuses. It ends when the alarm does.
+            let leases = if desk.alarms.corrupt() { 0 } else { LEASES };
+            for revoked in desk.space.lease_tick(now, leases) {
                 desk.applied(revoked);
                 shared.tallies.leases_expired.inc();
             }

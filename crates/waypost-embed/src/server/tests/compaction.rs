@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use waypost_proto::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
+use waypost_proto::etcdserverpb::alarm_request::AlarmAction;
+use waypost_proto::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, PutRequest, PutResponse, RangeRequest, RangeResponse,
+};
 
 use crate::server::inside::Inside;
 use crate::server::{AutoCompaction, Server, background};
@@ -16,6 +19,13 @@ async fn put(server: &Inside) -> i64 {
     let request = PutRequest { key: "a".into(), value: "x".into(), ..PutRequest::default() };
     let answer: PutResponse = server.unary("/etcdserverpb.KV/Put", &request).await.unwrap();
     answer.header.unwrap().revision
+}
+
+/// Turns the alarm of corruption on or off.
+async fn corrupt(server: &Inside, action: AlarmAction) {
+    let request = AlarmRequest { action: action.into(), member_id: 0, alarm: AlarmType::Corrupt.into() };
+    let answer: AlarmResponse = server.unary("/etcdserverpb.Maintenance/Alarm", &request).await.unwrap();
+    assert_eq!(answer.alarms.len(), 1);
 }
 
 /// Whether what was there at a revision can be read.
@@ -95,6 +105,22 @@ async fn by_time_what_is_older_than_that_is_given_up() {
         assert!(minutes_until_gone(server, last - 1).await >= 59);
         // It held an hour ago, and still does.
         assert!(is_readable(server, last).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_corrupt_store_gives_up_no_history_before_the_alarm_ends() {
+    with_compaction(AutoCompaction::Periodic(60 * MINUTE), async |server| {
+        put(server).await;
+        let old = put(server).await - 1;
+        corrupt(server, AlarmAction::Activate).await;
+        for _ in 0..300 {
+            a_minute_passes().await;
+        }
+        assert!(is_readable(server, old).await);
+        corrupt(server, AlarmAction::Deactivate).await;
+        minutes_until_gone(server, old).await;
     })
     .await;
 }
