@@ -1,14 +1,13 @@
 //! What an endpoint has answered, before it is clear that the caller gets it.
 
 use crate::deadline::Deadline;
-use crate::incoming::{Complete, Tracked};
+use crate::incoming::{Complete, Passing, Tracked};
 use crate::ledger::{Record, UnderWay};
+use crate::length::Limit;
 use crate::resend::Pushback;
-use bytes::Bytes;
 use http::Response;
 use http::response::Parts;
 use hyper::body::Incoming;
-use std::collections::VecDeque;
 use tonic::Code;
 use tonic::body::Body;
 
@@ -21,8 +20,7 @@ pub(crate) struct Answer {
 enum Content {
     /// Headers have come, and perhaps a part of the body; the status is still to come.
     Begun {
-        held: VecDeque<Bytes>,
-        rest: Incoming,
+        body: Passing,
         attempt: UnderWay,
     },
     /// All of it, in the headers; what a proxy has sent besides is not gRPC's.
@@ -39,8 +37,8 @@ enum Content {
 // === impl Answer ===
 
 impl Answer {
-    pub(crate) fn begun(parts: Parts, held: VecDeque<Bytes>, rest: Incoming, attempt: UnderWay) -> Self {
-        Self { parts, body: Content::Begun { held, rest, attempt } }
+    pub(crate) fn begun(parts: Parts, body: Passing, attempt: UnderWay) -> Self {
+        Self { parts, body: Content::Begun { body, attempt } }
     }
 
     pub(crate) fn in_headers(parts: Parts, code: Code, rest: Incoming) -> Self {
@@ -70,12 +68,12 @@ impl Answer {
     /// The call ends with this.
     pub(crate) fn deliver(self, record: Record, deadline: Deadline) -> Response<Body> {
         let body = match self.body {
-            Content::Begun { held, rest, attempt } => {
-                Body::new(Tracked::new(held, rest, deadline, Some((attempt, record))))
+            Content::Begun { body, attempt } => {
+                Body::new(Tracked::new(body, deadline, Some((attempt, record))))
             }
             Content::InHeaders { code, rest } => {
                 record.ended(code);
-                Body::new(Tracked::new(VecDeque::new(), rest, deadline, None))
+                Body::new(Tracked::new(Passing::new(rest, Limit::NONE, None), deadline, None))
             }
             Content::Whole { code, body } => {
                 record.ended(code);

@@ -5,7 +5,7 @@ use crate::call::Call;
 use crate::deadline::Passed;
 use crate::extension::EndpointInfo;
 use crate::http2::Http2;
-use crate::incoming::{Held, passed};
+use crate::incoming::{Broken, Held, Passing, passed};
 use crate::lease::Lease;
 use crate::ledger::UnderWay;
 use crate::outgoing::{Claim, Outgoing, Payload};
@@ -15,7 +15,6 @@ use http::response::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,8 +30,8 @@ pub(crate) enum Ended {
     NotProcessed(Status, Option<Payload>),
     /// It may have processed it.
     Lost(Status),
-    /// There is no time for another attempt.
-    Passed(Status),
+    /// The call cannot go on: there is no time for another attempt, or what is wrong is the caller's.
+    Over(Status),
 }
 
 /// An attempt that is under way.
@@ -40,15 +39,10 @@ pub(crate) struct Sent {
     /// A response, or the error with the request, if that was not sent.
     response: BoxFuture<'static, Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>,
     claim: Arc<Claim>,
-    /// The server gets all of the request at once.
-    whole: bool,
     state: Arc<EndpointState>,
     under_way: UnderWay,
     number: u32,
 }
-
-/// A response whose status is still to come.
-type Begun = (Parts, Incoming, UnderWay);
 
 /// gRFC A6: the server is told how often the call was tried before.
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -56,7 +50,6 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 impl Call {
     /// Sends the call to one endpoint, as the attempt of this number.
     pub(crate) fn send(&self, lease: Lease<Http2>, payload: Payload, number: u32) -> Sent {
-        let whole = payload.is_whole();
         let (outgoing, claim) = Outgoing::new(payload);
         let state = Arc::clone(lease.endpoint());
         let (connection, started) = lease.into_parts();
@@ -66,7 +59,7 @@ impl Call {
         // A request that is queued just as the connection ends is given back when the last sender is gone, and no sooner: a call
         // that kept its own while it waits would wait for ever.
         let response = Box::pin(sender.try_send_request(request));
-        Sent { response, claim, whole, state, under_way, number }
+        Sent { response, claim, state, under_way, number }
     }
 
     /// What comes of it.
@@ -82,20 +75,20 @@ impl Call {
                 Err(Passed) => {
                     let status = passed(&sent.under_way.context());
                     sent.under_way.ended(status.code());
-                    return Ended::Passed(status);
+                    return Ended::Over(status);
                 }
             };
-            let (parts, body, attempt) = match self.answered(response, sent) {
+            let holding = match self.answered(response, sent) {
                 ControlFlow::Break(ended) => return ended,
-                ControlFlow::Continue(held_back) => held_back,
+                ControlFlow::Continue(holding) => holding,
             };
-            Box::pin(self.hold(parts, body, attempt)).await
+            holding.await
         }
     }
 
     /// Looks at the headers of a response; goes on if they do not decide.
-    fn answered(&self, response: Response<Incoming>, sent: Sent) -> ControlFlow<Ended, Begun> {
-        let Sent { state, mut under_way, number, .. } = sent;
+    fn answered(&self, response: Response<Incoming>, sent: Sent) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
+        let Sent { state, mut under_way, number, claim, .. } = sent;
         let (mut parts, body) = response.into_parts();
         parts.extensions.insert(EndpointInfo {
             key: state.key(),
@@ -108,33 +101,31 @@ impl Call {
             return ControlFlow::Break(Ended::Answered(Box::new(Answer::in_headers(parts, code, body))));
         }
         under_way.answered();
+        let body = Passing::new(body, self.longest, claim.replay().cloned());
         if self.held_back {
-            return ControlFlow::Continue((parts, body, under_way));
+            return ControlFlow::Continue(Box::pin(self.hold(parts, body, under_way)));
         }
-        let answer = Answer::begun(parts, VecDeque::new(), body, under_way);
-        ControlFlow::Break(Ended::Answered(Box::new(answer)))
+        ControlFlow::Break(Ended::Answered(Box::new(Answer::begun(parts, body, under_way))))
     }
 
     /// Looks at a response as far as is needed to know whether it is one to try again after.
-    async fn hold(&self, parts: Parts, body: Incoming, attempt: UnderWay) -> Ended {
+    async fn hold(&self, parts: Parts, body: Passing, attempt: UnderWay) -> Ended {
         match Held::read(body, self.inner.settings.retry.response_limit, self.deadline).await {
             Held::Complete(body) => {
                 let code = body.code().unwrap_or(Code::Unknown);
                 attempt.ended(code);
                 Ended::Answered(Box::new(Answer::whole(parts, code, body)))
             }
-            Held::TooLarge(held, rest) => {
-                Ended::Answered(Box::new(Answer::begun(parts, held, rest, attempt)))
-            }
-            Held::Lost(error) => {
-                let status = status_of(&error, &attempt.context());
-                attempt.lost(status.code());
-                Ended::Lost(status)
+            Held::TooLarge(body) => Ended::Answered(Box::new(Answer::begun(parts, body, attempt))),
+            Held::Broken(broken) => {
+                let lost = matches!(broken, Broken::Lost(_));
+                let status = broken.end(Some(attempt));
+                if lost { Ended::Lost(status) } else { Ended::Over(status) }
             }
             Held::Passed => {
                 let status = passed(&attempt.context());
                 attempt.ended(status.code());
-                Ended::Passed(status)
+                Ended::Over(status)
             }
         }
     }
@@ -165,10 +156,13 @@ impl Sent {
     fn failed(self, mut error: TrySendError<Request<Outgoing>>) -> Ended {
         let given_back = error.take_message().is_some();
         let error = error.into_error();
+        if let Some(failure) = self.claim.replay().and_then(|replay| replay.failure()) {
+            return Ended::Over(failure);
+        }
         let unsent = self.claim.take();
         let status = status_of(&error, &self.under_way.context());
         // A whole request of which no byte was asked for: the server has at most seen its headers.
-        if given_back || refused(&error) || (self.whole && unsent.is_some()) {
+        if given_back || refused(&error) || (self.claim.replay().is_none() && unsent.is_some()) {
             self.under_way.not_sent();
             return Ended::NotProcessed(status, unsent);
         }

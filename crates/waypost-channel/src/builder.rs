@@ -190,6 +190,21 @@ impl ChannelBuilder {
         self
     }
 
+    /// The longest message that a request may have, in bytes as it is sent: no limit by default. A service config may set a lower
+    /// one (`maxRequestMessageBytes`). A call with a longer message fails as `RESOURCE_EXHAUSTED`; of a stream, what came before is sent.
+    pub fn max_request_message_bytes(mut self, bytes: u32) -> Self {
+        self.settings.max_request_message_bytes = Some(bytes);
+        self
+    }
+
+    /// The longest message that a response may have, in bytes as it is sent: no limit by default, but tonic's clients have one of their
+    /// own, 4 MiB unless they are told otherwise. A service config may set a lower one (`maxResponseMessageBytes`). A longer message
+    /// is not read: the call fails as `RESOURCE_EXHAUSTED`, which is not held against the endpoint.
+    pub fn max_response_message_bytes(mut self, bytes: u32) -> Self {
+        self.settings.max_response_message_bytes = Some(bytes);
+        self
+    }
+
     /// HTTP/2 pings: [`Keepalive::default`] by default; `None` for no pings.
     pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
         self.settings.keepalive = keepalive.into();

@@ -9,12 +9,13 @@ use crate::extension::{HashKey, Idempotent, WaitForReady};
 use crate::http2::Http2;
 use crate::lease::Lease;
 use crate::ledger::Record;
+use crate::length::Limit;
 use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::plan::Plan;
 use crate::pool::{NotReady, Wish};
 use crate::resend::{Pushback, Retries};
-use crate::service_config::{HedgingRule, Resend};
+use crate::service_config::{HedgingRule, MethodConfig, Resend};
 use http::header::USER_AGENT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -37,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) deadline: Deadline,
     /// Responses are held back until they are complete.
     pub(crate) held_back: bool,
+    /// Of the messages of responses.
+    pub(crate) longest: Limit,
     since: Instant,
     wait_for_ready: bool,
     /// What it brings itself, without the header that the policy names.
@@ -85,8 +88,8 @@ pub(crate) fn run(
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static {
     let plan = inner.shared.plan.load_full();
     let limit = inner.settings.retry.request_limit;
-    let (call, course, body) = Call::prepare(inner, &plan, request);
-    let (payload, unmade) = match Payload::take(body, limit) {
+    let (call, course, body, longest) = Call::prepare(inner, &plan, request);
+    let (payload, unmade) = match Payload::take(body, limit, longest) {
         Ok(payload) => (Some(payload), None),
         Err(status) => (None, Some(status)),
     };
@@ -103,7 +106,9 @@ pub(crate) fn run(
             (None, Some(rule), Some(payload)) => Box::pin(call.hedged(*rule, payload, &plan.budget)).await,
             (None, _, payload) => {
                 trail.payload = payload;
-                call.in_turn(&mut trail, &plan).await
+                let verdict = call.in_turn(&mut trail, &plan).await;
+                trail.commit();
+                verdict
             }
         };
         Ok(call.end(verdict))
@@ -113,7 +118,8 @@ pub(crate) fn run(
 // === impl Call ===
 
 impl Call {
-    fn prepare(inner: Arc<Inner>, plan: &Arc<Plan>, request: Request<Body>) -> (Self, Course, Body) {
+    /// The call, how it may be sent more than once, and its body with the limit of its messages.
+    fn prepare(inner: Arc<Inner>, plan: &Arc<Plan>, request: Request<Body>) -> (Self, Course, Body, Limit) {
         let (mut parts, body) = request.into_parts();
         parts.headers.entry(USER_AGENT).or_insert(OURSELVES);
         let settings = &inner.settings;
@@ -132,12 +138,18 @@ impl Call {
         let configured = config.and_then(|config| config.wait_for_ready);
         let timeout =
             [settings.timeout, config.and_then(|config| config.timeout)].into_iter().flatten().min();
+        let limit = |own, of: fn(&MethodConfig) -> Option<u32>| {
+            Limit::lower(own, config.and_then(|config| of(config)))
+        };
+        let longest_request =
+            limit(settings.max_request_message_bytes, |config| config.max_request_message_bytes);
         let since = Instant::now();
         let call = Self {
             method: parts.method,
             deadline: Deadline::of(&parts.headers, timeout, since),
             headers: parts.headers,
             held_back: idempotent,
+            longest: limit(settings.max_response_message_bytes, |config| config.max_response_message_bytes),
             since,
             wait_for_ready: wait.or(configured).unwrap_or(settings.wait_for_ready),
             key: parts.extensions.get().copied(),
@@ -145,7 +157,7 @@ impl Call {
             path,
             inner,
         };
-        (call, course, body)
+        (call, course, body, longest_request)
     }
 
     /// One attempt after the other.
@@ -157,7 +169,7 @@ impl Call {
                     Err(status) => return Verdict::Status(status),
                 };
                 let endpoint = Arc::clone(lease.endpoint());
-                trail.payload = payload.copy();
+                trail.payload = Some(payload.copy());
                 (endpoint, self.send(lease, payload, trail.attempts + 1))
             };
             let ended = self.outcome(sent).await;
@@ -166,13 +178,13 @@ impl Call {
                     trail.unprocessed += 1;
                     trail.tried.push(endpoint);
                     trail.payload = given_back.or(trail.payload.take());
-                    if trail.payload.is_none() || trail.unprocessed >= MOST_UNPROCESSED {
+                    if trail.unprocessed >= MOST_UNPROCESSED || !trail.renew() {
                         return Verdict::Status(status);
                     }
                     count(&self.inner.shared.counters.unprocessed);
                     continue;
                 }
-                Ended::Passed(status) => return Verdict::Status(status),
+                Ended::Over(status) => return Verdict::Status(status),
                 Ended::Lost(status) => (Verdict::Status(status), Pushback::None),
                 Ended::Answered(answer) => {
                     let pushback = answer.pushback();
@@ -193,8 +205,8 @@ impl Call {
                 now(),
                 fastrand::f64(),
             );
-            let (Some(wait), true) = (wait, trail.payload.is_some()) else { return verdict };
-            if !self.pause(wait).await {
+            let Some(wait) = wait else { return verdict };
+            if !trail.renew() || !self.pause(wait).await {
                 return verdict;
             }
             count(&self.inner.shared.counters.retries);
@@ -252,6 +264,22 @@ impl Call {
                 self.record.ended(status.code());
                 status.into_http()
             }
+        }
+    }
+}
+
+// === impl Trail ===
+
+impl Trail {
+    /// Whether the payload can be sent once more.
+    fn renew(&mut self) -> bool {
+        self.payload.as_mut().is_some_and(Payload::renew)
+    }
+
+    /// There will be no further attempt.
+    fn commit(&self) {
+        if let Some(payload) = &self.payload {
+            payload.commit();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::backoff::Backoff;
 use crate::http2::Http2;
+use crate::length::Limit;
 use crate::outgoing::{Outgoing, Payload};
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -168,7 +169,7 @@ impl tower::Service<Request<Body>> for OnConnection {
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             parts.version = Version::HTTP_2;
-            let (outgoing, _claim) = Outgoing::new(Payload::take(body, usize::MAX)?);
+            let (outgoing, _claim) = Outgoing::new(Payload::take(body, usize::MAX, Limit::NONE)?);
             Ok(sender.send_request(Request::from_parts(parts, outgoing)).await?)
         })
     }

@@ -85,7 +85,7 @@ impl Race<'_> {
                     }
                     (Verdict::Status(status), Pushback::None)
                 }
-                Ended::Passed(status) => return Verdict::Status(status),
+                Ended::Over(status) => return Verdict::Status(status),
                 Ended::Lost(status) => (Verdict::Status(status), Pushback::None),
                 Ended::Answered(answer) => {
                     let pushback = answer.pushback();
@@ -132,8 +132,8 @@ impl Race<'_> {
     }
 
     fn send(&mut self, lease: Lease<Http2>, number: u32) {
-        // Only what can be copied is hedged.
-        let Some(payload) = self.payload.copy() else { return };
+        // Only what is whole is hedged.
+        let payload = self.payload.copy();
         self.tried.push(Arc::clone(lease.endpoint()));
         let call = self.call;
         let attempt = async move {

@@ -2,6 +2,8 @@
 
 use crate::deadline::{Deadline, Passed};
 use crate::ledger::{Record, UnderWay};
+use crate::length::{Lengths, Limit, TooLong};
+use crate::replay::Replay;
 use crate::verdict::{code_of_trailers, status_of};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -12,6 +14,7 @@ use pin_project_lite::pin_project;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Code, Status};
@@ -19,14 +22,32 @@ use tonic::{Code, Status};
 pin_project! {
     /// A response's body on its way to the caller.
     pub(crate) struct Tracked {
-        // What was held back before it was clear that the response would be passed on.
-        held: VecDeque<Bytes>,
-        #[pin]
-        rest: Incoming,
+        body: Passing,
         #[pin]
         deadline: Option<Sleep>,
         under_way: Option<(UnderWay, Record)>,
     }
+}
+
+/// A response's body, whose messages may be only so long.
+pub(crate) struct Passing {
+    /// What was held back before it was clear that the response would be passed on.
+    held: VecDeque<Bytes>,
+    /// `None` once a message was too long: its stream is reset.
+    rest: Option<Incoming>,
+    lengths: Lengths,
+    /// The next to be told of.
+    long: Option<TooLong>,
+    /// The request, if it is still being made.
+    replay: Option<Arc<Replay>>,
+}
+
+/// What a response can break off with.
+pub(crate) enum Broken {
+    Lost(hyper::Error),
+    TooLong(TooLong),
+    /// The request could not be made to its end, which its caller is told.
+    Unmade(Status),
 }
 
 /// A complete response body.
@@ -40,21 +61,103 @@ pub(crate) struct Complete {
 pub(crate) enum Held {
     Complete(Complete),
     /// It is larger than what is held back.
-    TooLarge(VecDeque<Bytes>, Incoming),
-    Lost(hyper::Error),
+    TooLarge(Passing),
+    Broken(Broken),
     Passed,
+}
+
+// === impl Passing ===
+
+impl Passing {
+    pub(crate) fn new(rest: Incoming, longest: Limit, replay: Option<Arc<Replay>>) -> Self {
+        Self { held: VecDeque::new(), rest: Some(rest), lengths: Lengths::new(longest), long: None, replay }
+    }
+
+    /// The data that is passed on of a frame.
+    fn measure(&mut self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, Broken> {
+        let Some(data) = frame.data_mut() else { return Ok(frame) };
+        if let Err(long) = self.lengths.pass(data) {
+            self.rest = None;
+            data.truncate(long.before);
+            if data.is_empty() {
+                return Err(Broken::TooLong(long));
+            }
+            self.long = Some(long);
+        }
+        Ok(frame)
+    }
+
+    fn broken(&self, error: hyper::Error) -> Broken {
+        let failure = self.replay.as_ref().and_then(|replay| replay.failure());
+        failure.map_or(Broken::Lost(error), Broken::Unmade)
+    }
+}
+
+impl Body for Passing {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(data) = self.held.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if let Some(long) = self.long.take() {
+            return Poll::Ready(Some(Err(Broken::TooLong(long))));
+        }
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(rest).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => self.measure(frame),
+            Err(error) => Err(self.broken(error)),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_empty() && self.long.is_none() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.rest {
+            Some(rest) if self.held.is_empty() => rest.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+// === impl Broken ===
+
+impl Broken {
+    /// What the caller is told. The attempt, if it has not ended before, ends with it.
+    pub(crate) fn end(self, attempt: Option<UnderWay>) -> Status {
+        let context = attempt.as_ref().map_or_else(String::new, UnderWay::context);
+        match self {
+            Self::Lost(error) => {
+                let status = status_of(&error, &context);
+                if let Some(attempt) = attempt {
+                    attempt.lost(status.code());
+                }
+                status
+            }
+            Self::TooLong(long) => {
+                let status = Status::resource_exhausted(format!("{context}: the answer has {long}"));
+                if let Some(attempt) = attempt {
+                    attempt.ended(status.code());
+                }
+                status
+            }
+            Self::Unmade(status) => status,
+        }
+    }
 }
 
 // === impl Tracked ===
 
 impl Tracked {
-    pub(crate) fn new(
-        held: VecDeque<Bytes>,
-        rest: Incoming,
-        deadline: Deadline,
-        under_way: Option<(UnderWay, Record)>,
-    ) -> Self {
-        Self { held, rest, deadline: deadline.0.map(sleep_until), under_way }
+    pub(crate) fn new(body: Passing, deadline: Deadline, under_way: Option<(UnderWay, Record)>) -> Self {
+        Self { body, deadline: deadline.0.map(sleep_until), under_way }
     }
 }
 
@@ -64,10 +167,7 @@ impl Body for Tracked {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
-        if let Some(data) = this.held.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if let Poll::Ready(frame) = this.rest.poll_frame(cx) {
+        if let Poll::Ready(frame) = Pin::new(this.body).poll_frame(cx) {
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => {
                     if let Some(trailers) = frame.trailers_ref()
@@ -79,13 +179,10 @@ impl Body for Tracked {
                     }
                     Some(Ok(frame))
                 }
-                Some(Err(error)) => {
-                    let under_way = this.under_way.take();
-                    let context =
-                        under_way.as_ref().map_or_else(String::new, |(attempt, _)| attempt.context());
-                    let status = status_of(&error, &context);
-                    if let Some((attempt, call)) = under_way {
-                        attempt.lost(status.code());
+                Some(Err(broken)) => {
+                    let (attempt, call) = this.under_way.take().unzip();
+                    let status = broken.end(attempt);
+                    if let Some(call) = call {
                         call.ended(status.code());
                     }
                     Some(Err(status))
@@ -110,11 +207,11 @@ impl Body for Tracked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && self.rest.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.held.is_empty() { self.rest.size_hint() } else { SizeHint::default() }
+        self.body.size_hint()
     }
 }
 
@@ -156,13 +253,13 @@ impl Body for Complete {
 
 impl Held {
     /// Reads a response to its end, or until it is larger than `limit` bytes.
-    pub(crate) async fn read(mut body: Incoming, limit: usize, deadline: Deadline) -> Self {
+    pub(crate) async fn read(mut body: Passing, limit: usize, deadline: Deadline) -> Self {
         let mut complete = Complete::default();
         let mut size = 0_usize;
         loop {
             let frame = match deadline.limit(body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Self::Lost(error),
+                Ok(Some(Err(broken))) => return Self::Broken(broken),
                 Ok(None) => return Self::Complete(complete),
                 Err(Passed) => return Self::Passed,
             };
@@ -171,7 +268,7 @@ impl Held {
                     size = size.saturating_add(data.len());
                     complete.frames.push_back(data);
                     if size > limit {
-                        return Self::TooLarge(complete.frames, body);
+                        return Self::TooLarge(Passing { held: complete.frames, ..body });
                     }
                 }
                 Err(frame) => complete.trailers = frame.into_trailers().ok(),

@@ -37,6 +37,10 @@
 //!   gRFC A6's waits, and commits to the first answer that does not fail in its headers; a [`HedgingRule`] sends it to further
 //!   endpoints while there is no answer. A server may name the wait before the next attempt, or forbid it
 //!   (`grpc-retry-pushback-ms`); a budget of tokens bounds all of this.
+//! * A request that is still being made while it is sent is kept, up to the [`request_limit`](RetryPolicy::request_limit), until
+//!   headers have come that are no error; so a stream can be tried again as well, from its beginning. Hedged are only requests that
+//!   are there as a whole.
+//! * Messages may be [only so long](ChannelBuilder::max_response_message_bytes) if the channel or the service config says so.
 //! * Its deadline (`grpc-timeout`, which [`tonic::Request::set_timeout`] sets) spans all attempts and the whole response.
 //! * If no endpoint is ready, it waits while first attempts to connect are under way, and fails as `UNAVAILABLE` when they have
 //!   failed or nothing is registered; the message says what is registered, since when, what was read, and what failed. With
@@ -86,6 +90,7 @@ mod incoming;
 mod last_words;
 mod lease;
 mod ledger;
+mod length;
 mod meter;
 mod metrics;
 mod outgoing;
@@ -93,6 +98,7 @@ mod plan;
 mod policy;
 mod pool;
 mod publisher;
+mod replay;
 mod resend;
 mod service_config;
 mod settings;

@@ -1,5 +1,7 @@
 //! The body of a request on its way to one endpoint, kept so that it can go to another.
 
+use crate::length::{Lengths, Limit};
+use crate::replay::{Reader, Replay};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
@@ -15,8 +17,8 @@ use tonic::body::Body;
 pub(crate) enum Payload {
     /// All of it: can be sent any number of times. Every unary call is this.
     Whole(Whole),
-    /// It is still being made, or is too large to be kept: can be sent once.
-    Stream(VecDeque<Bytes>, Body),
+    /// It is still being made, or is too large to be kept: can be sent again while all of it is there.
+    Stream(Arc<Replay>, Reader),
 }
 
 /// A complete body: its frames are shared, not copied.
@@ -38,47 +40,87 @@ pub(crate) struct Outgoing {
 
 /// Holds the payload until the attempt begins to send it, so that one that never did can give it back.
 #[derive(Debug)]
-pub(crate) struct Claim(Mutex<Option<Payload>>);
+pub(crate) struct Claim {
+    payload: Mutex<Option<Payload>>,
+    /// What is still being made of it; `None` if the server gets all of it at once.
+    replay: Option<Arc<Replay>>,
+}
 
 // === impl Payload ===
 
 impl Payload {
-    /// Takes whatever is there at once, up to `limit` bytes.
-    pub(crate) fn take(mut body: Body, limit: usize) -> Result<Self, Status> {
+    /// Takes whatever is there at once, up to `limit` bytes. Fails when the body does, and when it has a message that is too long.
+    pub(crate) fn take(mut body: Body, limit: usize, longest: Limit) -> Result<Self, Status> {
         // What is not there yet is awaited where it is sent.
         let mut cx = Context::from_waker(Waker::noop());
         let mut whole = Whole::default();
         let mut size = 0_usize;
+        let mut lengths = Lengths::new(longest);
         while !body.is_end_stream() {
             match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Ready(None) => break,
                 Poll::Ready(Some(Err(status))) => return Err(status),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
+                        let refuse = |long| Status::resource_exhausted(format!("the request has {long}"));
+                        lengths.pass(&data).map_err(refuse)?;
                         size = size.saturating_add(data.len());
                         whole.push(data);
                         if size > limit {
-                            return Ok(Self::Stream(whole.into_frames(), body));
+                            return Ok(Self::stream(whole, body, lengths, limit));
                         }
                     }
                     Err(frame) => whole.trailers = frame.into_trailers().ok().map(Box::new),
                 },
-                Poll::Pending => return Ok(Self::Stream(whole.into_frames(), body)),
+                Poll::Pending => return Ok(Self::stream(whole, body, lengths, limit)),
             }
         }
         Ok(Self::Whole(whole))
     }
 
-    /// Whether an attempt that has sent it leaves it for another.
-    pub(crate) fn copy(&self) -> Option<Self> {
+    fn stream(begun: Whole, rest: Body, lengths: Lengths, limit: usize) -> Self {
+        let replay = Replay::new(begun.into_frames(), rest, lengths, limit);
+        Self::Stream(Arc::new(replay), Reader::default())
+    }
+
+    /// The same for another attempt, if [`renew`](Self::renew) says so then.
+    pub(crate) fn copy(&self) -> Self {
         match self {
-            Self::Whole(whole) => Some(Self::Whole(whole.clone())),
-            Self::Stream(..) => None,
+            Self::Whole(whole) => Self::Whole(whole.clone()),
+            Self::Stream(replay, reader) => Self::Stream(Arc::clone(replay), *reader),
+        }
+    }
+
+    /// Before it is sent once more: whether all of it is still there. The attempt before gets no more of it.
+    pub(crate) fn renew(&mut self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(replay, reader) => match replay.rewind() {
+                Some(next) => {
+                    *reader = next;
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// There will be no further attempt: what was sent need not be kept.
+    pub(crate) fn commit(&self) {
+        if let Self::Stream(replay, _) = self {
+            replay.commit();
         }
     }
 
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_))
+    }
+
+    fn replay(&self) -> Option<&Arc<Replay>> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Stream(replay, _) => Some(replay),
+        }
     }
 }
 
@@ -115,7 +157,8 @@ impl Whole {
 
 impl Outgoing {
     pub(crate) fn new(payload: Payload) -> (Self, Arc<Claim>) {
-        let claim = Arc::new(Claim(Mutex::new(Some(payload))));
+        let replay = payload.replay().cloned();
+        let claim = Arc::new(Claim { payload: Mutex::new(Some(payload)), replay });
         (Self { claim: Arc::clone(&claim), sending: None }, claim)
     }
 }
@@ -131,15 +174,11 @@ impl http_body::Body for Outgoing {
         if self.sending.is_none() {
             self.sending = self.claim.take();
         }
-        let frame = match &mut self.sending {
-            None => Some(Err(Status::cancelled("the request was taken back"))),
-            Some(Payload::Whole(whole)) => whole.pop().map(Ok),
-            Some(Payload::Stream(prefix, rest)) => match prefix.pop_front() {
-                Some(data) => Some(Ok(Frame::data(data))),
-                None => return Pin::new(rest).poll_frame(cx),
-            },
-        };
-        Poll::Ready(frame)
+        match &mut self.sending {
+            None => Poll::Ready(Some(Err(Status::cancelled("the request was taken back")))),
+            Some(Payload::Whole(whole)) => Poll::Ready(whole.pop().map(Ok)),
+            Some(Payload::Stream(replay, reader)) => replay.poll(*reader, cx),
+        }
     }
 
     /// `false` until the first frame was asked for: a request whose body was not asked for has not been sent.
@@ -147,7 +186,7 @@ impl http_body::Body for Outgoing {
         match &self.sending {
             None => false,
             Some(Payload::Whole(whole)) => whole.is_empty(),
-            Some(Payload::Stream(prefix, rest)) => prefix.is_empty() && rest.is_end_stream(),
+            Some(Payload::Stream(replay, reader)) => replay.is_end(*reader),
         }
     }
 }
@@ -157,7 +196,11 @@ impl http_body::Body for Outgoing {
 impl Claim {
     /// The payload, unless the attempt has begun to send it; it never will after this.
     pub(crate) fn take(&self) -> Option<Payload> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.payload.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn replay(&self) -> Option<&Arc<Replay>> {
+        self.replay.as_ref()
     }
 }
 
@@ -179,32 +222,49 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_there_is_sent_as_often_as_needed() {
-        let payload = Payload::take(body(vec![data("ab"), data("c")]), 3).unwrap();
+        let mut payload = Payload::take(body(vec![data("ab"), data("c")]), 3, Limit::NONE).unwrap();
         for _ in 0..3 {
-            let (outgoing, claim) = Outgoing::new(payload.copy().unwrap());
+            let (outgoing, claim) = Outgoing::new(payload.copy());
+            assert!(payload.renew());
             assert_eq!(outgoing.collect().await.unwrap().to_bytes(), "abc");
             assert!(claim.take().is_none());
         }
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_large_or_not_there_yet_is_sent_once_and_whole() {
-        let large = Payload::take(body(vec![data("ab"), data("cd"), data("e")]), 3).unwrap();
+    async fn a_body_that_is_not_there_yet_is_kept_and_one_that_is_too_large_is_not() {
+        let large = Payload::take(body(vec![data("ab"), data("cd"), data("e")]), 3, Limit::NONE).unwrap();
         let (sender, receiver) = futures::channel::mpsc::unbounded::<Item>();
         sender.unbounded_send(Ok(data("abc"))).unwrap();
-        let late = Payload::take(Body::new(StreamBody::new(receiver)), 100).unwrap();
+        let late = Payload::take(Body::new(StreamBody::new(receiver)), 100, Limit::NONE).unwrap();
         sender.unbounded_send(Ok(data("de"))).unwrap();
         drop(sender);
-        for payload in [large, late] {
-            assert!(payload.copy().is_none());
-            let (outgoing, _claim) = Outgoing::new(payload);
-            assert_eq!(outgoing.collect().await.unwrap().to_bytes(), "abcde");
+        for (mut payload, times) in [(large, 1), (late, 3)] {
+            assert!(!payload.is_whole());
+            for time in 1..=times {
+                let (outgoing, _claim) = Outgoing::new(payload.copy());
+                assert_eq!(outgoing.collect().await.unwrap().to_bytes(), "abcde");
+                assert_eq!(payload.renew(), times > 1, "{time}");
+            }
         }
     }
 
     #[tokio::test]
+    async fn a_message_that_is_too_long_is_not_sent() {
+        let message = |length: u8| {
+            Frame::data(Bytes::from([&[0, 0, 0, 0, length][..], &vec![1; length.into()]].concat()))
+        };
+        let longest = Limit::lower(Some(8), Some(9));
+        assert!(Payload::take(body(vec![message(8), message(8)]), 100, longest).unwrap().is_whole());
+        let refused = Payload::take(body(vec![message(8), message(9)]), 100, longest).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(refused.message().contains("a message of 9 bytes"), "{refused}");
+    }
+
+    #[tokio::test]
     async fn a_body_that_was_not_asked_for_is_given_back() {
-        let (outgoing, claim) = Outgoing::new(Payload::take(body(vec![data("ab")]), 10).unwrap());
+        let (outgoing, claim) =
+            Outgoing::new(Payload::take(body(vec![data("ab")]), 10, Limit::NONE).unwrap());
         assert!(!outgoing.is_end_stream());
         assert!(claim.take().is_some());
         assert!(outgoing.collect().await.is_err());

@@ -47,7 +47,8 @@ pub struct RetryPolicy {
     /// The waits before a retry that goes to an endpoint which the call has tried before: 25 ms growing to 1 s by default. One that
     /// goes to another endpoint does not wait.
     pub backoff: Backoff,
-    /// Requests of more bytes than this are sent once: 1 MiB by default.
+    /// What is kept of a request, in bytes, until its call is committed: 1 MiB by default. One that is larger, or has become larger
+    /// while it is sent, is not sent again.
     pub request_limit: usize,
     /// Responses of idempotent calls are held back until they are complete, or larger than this: 4 MiB by default.
     pub response_limit: usize,
@@ -60,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) discovery_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) max_request_message_bytes: Option<u32>,
+    pub(crate) max_response_message_bytes: Option<u32>,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) backoff: Backoff,
     pub(crate) retry: RetryPolicy,
@@ -231,6 +234,8 @@ impl Default for Settings {
             discovery_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             timeout: None,
+            max_request_message_bytes: None,
+            max_response_message_bytes: None,
             keepalive: Some(Keepalive::default()),
             backoff: Backoff::default(),
             retry: RetryPolicy::default(),

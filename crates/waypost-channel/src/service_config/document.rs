@@ -25,6 +25,8 @@ struct MethodEntry {
     name: Option<Vec<NameEntry>>,
     timeout: Option<Span>,
     wait_for_ready: Option<bool>,
+    max_request_message_bytes: Option<Whole>,
+    max_response_message_bytes: Option<Whole>,
     retry_policy: Option<RetryEntry>,
     hedging_policy: Option<HedgingEntry>,
 }
@@ -146,8 +148,13 @@ impl MethodEntry {
                 ));
             }
         };
-        let timeout = self.timeout.map(|Span(timeout)| timeout);
-        Ok(MethodConfig { timeout, wait_for_ready: self.wait_for_ready, resend })
+        Ok(MethodConfig {
+            timeout: self.timeout.map(|Span(timeout)| timeout),
+            wait_for_ready: self.wait_for_ready,
+            max_request_message_bytes: self.max_request_message_bytes.map(|Whole(bytes)| bytes),
+            max_response_message_bytes: self.max_response_message_bytes.map(|Whole(bytes)| bytes),
+            resend,
+        })
     }
 }
 

@@ -11,6 +11,12 @@ pub struct MethodConfig {
     pub timeout: Option<Duration>,
     /// Whether calls wait for a ready endpoint rather than fail.
     pub wait_for_ready: Option<bool>,
+    /// The longest message of a request, in bytes as it is sent. The lower of this and the
+    /// [channel's](crate::ChannelBuilder::max_request_message_bytes) holds.
+    pub max_request_message_bytes: Option<u32>,
+    /// The longest message of a response, in bytes as it is sent. The lower of this and the
+    /// [channel's](crate::ChannelBuilder::max_response_message_bytes) holds.
+    pub max_response_message_bytes: Option<u32>,
     /// Whether, and how, a call is sent more than once.
     pub resend: Option<Resend>,
 }

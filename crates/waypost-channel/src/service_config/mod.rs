@@ -20,15 +20,15 @@ use std::sync::Arc;
 /// | field | |
 /// |---|---|
 /// | `loadBalancingConfig` | the first policy of the list that is known here, see [`LoadBalancing`]; `loadBalancingPolicy` where there is no list |
-/// | `methodConfig` | `name`, `timeout`, `waitForReady`, `retryPolicy`, `hedgingPolicy`, see [`MethodConfig`] |
+/// | `methodConfig` | `name`, `timeout`, `waitForReady`, `maxRequestMessageBytes`, `maxResponseMessageBytes`, `retryPolicy`, `hedgingPolicy`, see [`MethodConfig`] |
 /// | `retryThrottling` | `maxTokens`, `tokenRatio`: replaces the budget of the channel's [`RetryPolicy`](crate::RetryPolicy) |
 /// | `healthCheckConfig` | `serviceName`: turns [health checks](crate::ChannelBuilder::health_check) on, under that name |
 ///
-/// Other fields are ignored, as gRPC ignores what it does not know; `maxRequestMessageBytes` and `maxResponseMessageBytes` among
-/// them, since tonic's clients have limits of their own. A value that gRPC does not allow makes the whole document invalid.
+/// Other fields are ignored, as gRPC ignores what it does not know. A value that gRPC does not allow makes the whole document
+/// invalid.
 ///
 /// What the document does not speak of is as the [builder](crate::ChannelBuilder) has it. A `timeout` is a limit beside the
-/// caller's and the channel's: the shortest holds. `waitForReady` yields to what the call says.
+/// caller's and the channel's: the shortest holds; so it is with the lengths of messages. `waitForReady` yields to what the call says.
 ///
 /// ```
 /// use std::time::Duration;

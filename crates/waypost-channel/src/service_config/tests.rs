@@ -27,6 +27,23 @@ fn methods_are_found_by_name_then_by_service_then_by_default() {
 }
 
 #[test]
+fn messages_may_be_only_so_long() {
+    let config = parse(
+        r#"{"methodConfig": [
+            {"name": [{"service": "a.A"}], "maxRequestMessageBytes": 1024, "maxResponseMessageBytes": "4294967295"},
+            {"name": [{}], "maxRequestMessageBytes": 0}
+        ]}"#,
+    )
+    .unwrap();
+    let limits = |path: &str| {
+        let method = config.method(path).unwrap();
+        (method.max_request_message_bytes, method.max_response_message_bytes)
+    };
+    assert_eq!(limits("/a.A/M"), (Some(1024), Some(u32::MAX)));
+    assert_eq!(limits("/b.B/M"), (Some(0), None));
+}
+
+#[test]
 fn a_retry_policy_is_read_as_a6_says() {
     let config = parse(
         r#"{"methodConfig": [{"name": [{}], "retryPolicy": {
@@ -107,6 +124,11 @@ fn what_is_wrong_is_named_with_its_place() {
         (r#"{"methodConfig": 3}"#, "methodConfig"),
         (r#"{"methodConfig": [{"timeout": 3}]}"#, "methodConfig[0].timeout"),
         (r#"{"methodConfig": [{"timeout": "-1s"}]}"#, "methodConfig[0].timeout"),
+        (r#"{"methodConfig": [{"maxRequestMessageBytes": -1}]}"#, "methodConfig[0].maxRequestMessageBytes"),
+        (
+            r#"{"methodConfig": [{"maxResponseMessageBytes": 4294967296}]}"#,
+            "methodConfig[0].maxResponseMessageBytes",
+        ),
         (r#"{"methodConfig": [{"name": [{"method": "M"}]}]}"#, "methodConfig[0].name[0]"),
         (
             r#"{"methodConfig": [{"name": [{}]}, {"name": [{"service": "a"}, {}]}]}"#,

@@ -1,0 +1,299 @@
+//! Requests that are still being made while they are sent: what is kept of them, and when they are sent again.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use bytes::Bytes;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use support::answers::{self, handler};
+use support::{Fleet, Server, builder, check, check_idempotent, instance, ready, signal, within};
+use tokio::net::TcpListener;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::Service as _;
+use waypost_channel::{Channel, EndpointInfo, RetryPolicy, ServiceConfig};
+
+type Messages = UnboundedSender<Result<Frame<Bytes>, Status>>;
+/// What servers have got of requests that came to their end.
+type Received = Arc<Mutex<Vec<Bytes>>>;
+
+/// Bytes of a message with three.
+const ONE: usize = 8;
+const RETRIED: &str = r#"{"methodConfig": [{"name": [{"service": "test.Uploads"}], "retryPolicy": {"maxAttempts": 3,
+    "initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}"#;
+
+fn message(content: &[u8]) -> Bytes {
+    [&[0][..], &u32::try_from(content.len()).unwrap().to_be_bytes(), content].concat().into()
+}
+
+fn send(messages: &Messages, content: &[u8]) {
+    messages.unbounded_send(Ok(Frame::data(message(content)))).expect("somebody reads");
+}
+
+/// A call with a stream of messages.
+fn upload(channel: &Channel) -> (Messages, impl Future<Output = Response<Body>> + 'static) {
+    let (messages, receiver) = unbounded();
+    let mut request = Request::new(Body::new(StreamBody::new(receiver)));
+    *request.uri_mut() = "/test.Uploads/Put".parse().unwrap();
+    *request.method_mut() = http::Method::POST;
+    let answer = channel.clone().call(request);
+    (messages, async move { within(answer).await.unwrap_or_else(|never| match never {}) })
+}
+
+/// The status of a call that has ended.
+async fn status(response: Response<Body>) -> (Code, String) {
+    let told = Status::from_header_map(response.headers());
+    let told = match told {
+        Some(status) => status,
+        None => match within(response.into_body().collect()).await {
+            Ok(body) => Status::from_header_map(body.trailers().expect("a gRPC server")).expect("a status"),
+            Err(status) => status,
+        },
+    };
+    (told.code(), told.message().to_owned())
+}
+
+fn attempts(response: &Response<Body>) -> u32 {
+    response.extensions().get::<EndpointInfo>().expect("an endpoint has answered").attempts
+}
+
+/// Fails calls that it is told to fail, by their number from 0 on, once so many bytes of them have come; takes all of the others.
+async fn failing(which: Range<usize>, after: usize, received: &Received) -> Server {
+    let (received, calls) = (Arc::clone(received), AtomicUsize::new(0));
+    Server::start(handler(move |request, _| {
+        let (received, number) = (Arc::clone(&received), calls.fetch_add(1, Ordering::Relaxed));
+        let fails = which.contains(&number);
+        async move {
+            let (mut body, mut got) = (request.into_body(), Vec::new());
+            while !(fails && got.len() >= after)
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                got.extend_from_slice(frame.data_ref().expect("no trailers"));
+            }
+            if fails {
+                return answers::in_headers(Code::Unavailable);
+            }
+            received.lock().unwrap().push(got.into());
+            answers::ok()
+        }
+    }))
+    .await
+}
+
+async fn channel_to(servers: &[&Server], config: &str, limit: usize) -> (Fleet, Channel) {
+    let (fleet, subscription) = Fleet::of(servers);
+    let config = config.parse::<ServiceConfig>().unwrap();
+    let policy = RetryPolicy::default().with_limits(limit, 0);
+    let channel = builder(subscription).service_config(config).retry(policy).build();
+    ready(&channel, servers.len()).await;
+    (fleet, channel)
+}
+
+#[tokio::test]
+async fn what_was_sent_is_sent_again_and_then_what_comes_later() {
+    let received = Received::default();
+    let server = failing(0..2, ONE, &received).await;
+    let (_fleet, channel) = channel_to(&[&server], RETRIED, 1 << 20).await;
+    let (messages, answer) = upload(&channel);
+    let call = tokio::spawn(answer);
+    send(&messages, b"one");
+    server.called(2).await;
+    send(&messages, b"two");
+    server.called(3).await;
+    send(&messages, b"six");
+    drop(messages);
+    let response = within(call).await.unwrap();
+    assert_eq!(attempts(&response), 3);
+    assert_eq!(status(response).await.0, Code::Ok);
+    let whole: Bytes = [message(b"one"), message(b"two"), message(b"six")].concat().into();
+    assert_eq!(*received.lock().unwrap(), [whole]);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_what_is_kept_is_sent_once() {
+    let received = Received::default();
+    let server = failing(0..1, 2 * ONE, &received).await;
+    let (_fleet, channel) = channel_to(&[&server], RETRIED, 2 * ONE - 1).await;
+    let (messages, answer) = upload(&channel);
+    let call = tokio::spawn(answer);
+    send(&messages, b"one");
+    send(&messages, b"two");
+    assert_eq!(status(within(call).await.unwrap()).await.0, Code::Unavailable);
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_commits_the_call() {
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let dying = handler(|_, kill| async move { answers::dies_before_trailers(kill) });
+        servers.push(Server::start(dying).await);
+    }
+    let (_fleet, channel) = channel_to(&[&servers[0], &servers[1]], RETRIED, 1 << 20).await;
+    let (messages, answer) = upload(&channel);
+    send(&messages, b"one");
+    assert_eq!(status(answer.await).await.0, Code::Unavailable);
+    assert_eq!(servers[0].calls() + servers[1].calls(), 1);
+}
+
+/// Whatever the config says: a server that refuses a stream has not looked at it.
+#[tokio::test]
+async fn what_a_server_refuses_after_a_part_of_it_was_sent_is_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (fleet, subscription) = Fleet::unread();
+    fleet.put(instance(0, listener.local_addr().unwrap().into()));
+    let server = tokio::spawn(async move {
+        let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+        let mut taken = None;
+        for turn in 0..3 {
+            let Some(Ok((request, mut respond))) = connection.accept().await else { return taken };
+            let mut body = request.into_body();
+            let answered = tokio::spawn(async move {
+                let mut got = Vec::new();
+                while let Some(Ok(data)) = body.data().await {
+                    let _ = body.flow_control().release_capacity(data.len());
+                    got.extend_from_slice(&data);
+                    if turn < 2 {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                        return got;
+                    }
+                }
+                let answer = Response::builder().header("grpc-status", "0").body(()).unwrap();
+                respond.send_response(answer, true).unwrap();
+                got
+            });
+            // What drives the connection.
+            let mut answered = std::pin::pin!(answered);
+            taken = tokio::select! {
+                got = &mut answered => got.ok(),
+                _ = std::future::poll_fn(|cx| connection.poll_closed(cx)) => None,
+            };
+        }
+        let _ = std::future::poll_fn(|cx| connection.poll_closed(cx)).await;
+        taken
+    });
+    let channel = builder(subscription).build();
+    ready(&channel, 1).await;
+    let (messages, answer) = upload(&channel);
+    let call = tokio::spawn(answer);
+    send(&messages, b"one");
+    within(async {
+        while channel.call_stats().unprocessed < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    send(&messages, b"two");
+    drop(messages);
+    assert_eq!(status(within(call).await.unwrap()).await.0, Code::Ok);
+    drop(channel);
+    let whole = [message(b"one"), message(b"two")].concat();
+    assert_eq!(within(server).await.unwrap(), Some(whole));
+}
+
+#[tokio::test]
+async fn a_caller_that_cannot_go_on_is_told_its_own_error_and_the_endpoint_is_not_blamed() {
+    let (more, received) = (signal(), Received::default());
+    let answering = {
+        let more = Arc::clone(&more);
+        Server::start(handler(move |_, _| {
+            let more = Arc::clone(&more);
+            async move { answers::two_messages(more) }
+        }))
+        .await
+    };
+    let waiting = failing(0..0, 0, &received).await;
+    for server in [&answering, &waiting] {
+        let (_fleet, channel) = channel_to(&[server], RETRIED, 1 << 20).await;
+        let (messages, answer) = upload(&channel);
+        let call = tokio::spawn(answer);
+        send(&messages, b"one");
+        server.called(1).await;
+        messages.unbounded_send(Err(Status::aborted("no more paper"))).unwrap();
+        let told = status(within(call).await.unwrap()).await;
+        assert_eq!(told, (Code::Aborted, "no more paper".to_owned()));
+        assert_eq!((server.calls(), failures(&channel)), (1, 0));
+    }
+    assert!(received.lock().unwrap().is_empty() || received.lock().unwrap()[0] == message(b"one"));
+}
+
+#[tokio::test]
+async fn messages_of_requests_are_only_so_long() {
+    let received = Received::default();
+    let server = failing(0..0, 0, &received).await;
+    let limited =
+        r#"{"methodConfig": [{"name": [{"service": "test.Uploads"}], "maxRequestMessageBytes": 5}]}"#;
+    let (_fleet, channel) = channel_to(&[&server], limited, 1 << 20).await;
+    let (messages, answer) = upload(&channel);
+    let call = tokio::spawn(answer);
+    send(&messages, b"12345");
+    server.called(1).await;
+    send(&messages, b"123456");
+    let (code, text) = status(within(call).await.unwrap()).await;
+    assert_eq!(code, Code::ResourceExhausted);
+    assert!(text.contains("a message of 6 bytes") && text.contains("allows 5"), "{text}");
+    assert_eq!(failures(&channel), 0);
+
+    // What is there at once is not even sent.
+    let mut request = Request::new(Body::new(http_body_util::Full::new(message(b"123456"))));
+    *request.uri_mut() = "/test.Uploads/Put".parse().unwrap();
+    let response = within(channel.clone().call(request)).await.unwrap_or_else(|never| match never {});
+    assert_eq!(status(response).await.0, Code::ResourceExhausted);
+    assert_eq!(server.calls(), 1);
+}
+
+/// `SERVING` takes two bytes; so both limits are met or missed by one.
+#[tokio::test]
+async fn messages_of_answers_are_only_so_long_and_the_lower_limit_holds() {
+    let config = |bytes: u32| {
+        let name = r#"[{"service": "grpc.health.v1.Health"}]"#;
+        format!(r#"{{"methodConfig": [{{"name": {name}, "maxResponseMessageBytes": {bytes}}}]}}"#)
+            .parse::<ServiceConfig>()
+            .unwrap()
+    };
+    let server = Server::healthy().await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).max_response_message_bytes(2).build();
+    for (limit, good) in [(2, true), (1, false), (3, true)] {
+        channel.set_service_config(config(limit));
+        for answer in [check(&channel).await, check_idempotent(&channel).await] {
+            let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+            assert_eq!(code, if good { Code::Ok } else { Code::ResourceExhausted }, "{limit}");
+        }
+    }
+    assert_eq!((server.calls(), failures(&channel)), (6, 0), "nothing is tried again, and nobody to blame");
+}
+
+#[tokio::test]
+async fn of_a_stream_of_answers_all_come_before_the_one_that_is_too_long() {
+    let server = Server::start(handler(|_, _| async {
+        let both = [message(b"12345"), message(b"123456")].concat();
+        answers::response([Frame::data(both.into()), answers::trailers(Code::Ok)])
+    }))
+    .await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).max_response_message_bytes(5).build();
+    let (messages, answer) = upload(&channel);
+    drop(messages);
+    let mut body = answer.await.into_body();
+    let first = within(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, message(b"12345"));
+    let error = within(body.frame()).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!(
+        error.message().contains("greeter") && error.message().contains("a message of 6 bytes"),
+        "{error}"
+    );
+    assert!(within(body.frame()).await.is_none());
+    within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+}
+
+fn failures(channel: &Channel) -> u64 {
+    channel.stats().endpoints.iter().map(|endpoint| endpoint.failures).sum()
+}
