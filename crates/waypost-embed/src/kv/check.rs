@@ -81,19 +81,11 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
         .all(|operation| matches!(operation.request, Some(Request::RequestRange(_))))
 }
 
-/// Whether any branch of a transaction, at any depth, puts a key: such a one is refused when space has run out.
+/// Whether either branch of a transaction puts a key: such a one is refused when space has run out. Puts of transactions in
+/// it do not count, as in etcd.
 pub fn has_put(request: &TxnRequest) -> bool {
-    let mut open = vec![request];
-    while let Some(txn) = open.pop() {
-        for operation in txn.success.iter().chain(&txn.failure) {
-            match &operation.request {
-                Some(Request::RequestPut(_)) => return true,
-                Some(Request::RequestTxn(nested)) => open.push(nested),
-                _ => {}
-            }
-        }
-    }
-    false
+    let mut operations = request.success.iter().chain(&request.failure);
+    operations.any(|operation| matches!(operation.request, Some(Request::RequestPut(_))))
 }
 
 /// A transaction that is being checked.

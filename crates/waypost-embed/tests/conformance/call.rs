@@ -76,14 +76,23 @@ impl Clients {
         WatchClient::new(self.port(who)).max_decoding_message_size(usize::MAX)
     }
 
-    /// The way of someone to the server.
-    fn port(&self, who: Option<&str>) -> Port {
-        let shown = match who {
+    /// What someone shows now.
+    pub(crate) fn shown(&self, who: Option<&str>) -> Shown {
+        match who {
             Some(Shown::STRANGER) => Shown::of_a_stranger(),
             Some(who) => self.tokens.get(who).cloned().unwrap_or_default(),
             None => Shown::default(),
-        };
-        Port::new(self.channel.clone(), shown)
+        }
+    }
+
+    /// The way of someone to the server.
+    fn port(&self, who: Option<&str>) -> Port {
+        Port::new(self.channel.clone(), self.shown(who))
+    }
+
+    /// Asks as whoever shows this.
+    pub(crate) async fn call_showing(&mut self, shown: &Shown, op: &Op) -> Answer {
+        self.ask(Port::new(self.channel.clone(), shown.clone()), op).await
     }
 
     /// Asks what is no watch; `op` is resolved.
@@ -392,9 +401,8 @@ impl Normal for AlarmResponse {
 }
 
 impl Normal for HashKvResponse {
-    /// The hash depends on how far a compaction has come; the revision of the hash is new in 3.6.
+    /// The revision of the hash is new in 3.6.
     fn normalise(&mut self) -> i64 {
-        self.hash = u32::from(self.hash != 0);
         self.hash_revision = 0;
         header(&mut self.header)
     }

@@ -158,3 +158,32 @@ fn the_id_of_a_watch_that_was_compacted_is_taken_until_it_is_cancelled() {
         cancel,
     ]);
 }
+
+#[test]
+fn the_quota_does_not_see_puts_of_a_transaction_in_a_transaction() {
+    let nested = |request| {
+        let success = vec![RequestOp { request: Some(request) }];
+        Request::RequestTxn(TxnRequest { success, ..TxnRequest::default() })
+    };
+    agree(&[
+        alarm(1, 1),
+        txn([nested(Request::RequestPut(put_request("a")))]),
+        txn([nested(Request::RequestPut(put_request("a"))), Request::RequestPut(put_request("b"))]),
+        Op::Range(RangeRequest { key: "a".into(), ..RangeRequest::default() }),
+    ]);
+}
+
+#[test]
+fn the_hash_of_the_keys_is_the_same() {
+    let hashes = |revisions: std::ops::Range<i64>| revisions.map(|back| Op::HashKv(CURRENT - back));
+    let leased = PutRequest { lease: 1, ..put_request("c") };
+    let delete = |key: &'static str| Op::Delete(DeleteRangeRequest { key: key.into(), ..Default::default() });
+    let mut ops = vec![Op::HashKv(0), Op::Grant(LeaseGrantRequest { id: 1, ttl: 5000 })];
+    ops.extend([put("a"), put("b"), Op::Put(leased), put("a"), delete("b"), put("d"), delete("d"), put("a")]);
+    ops.extend(hashes(0..8));
+    let compact = CompactionRequest { revision: CURRENT - 2, physical: true };
+    ops.push(Op::Compact(compact));
+    ops.extend(hashes(0..4));
+    ops.extend([delete("a"), delete("c"), compact_now(), Op::HashKv(0), put("a"), Op::HashKv(0)]);
+    agree(&ops);
+}

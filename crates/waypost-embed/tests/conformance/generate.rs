@@ -27,7 +27,7 @@ const ENDS: [&[u8]; 9] = [b"\0", b"\0", b"b", b"c", b"e", b"aa\0", b"a\0", b"\xf
 const VALUES: [&[u8]; 6] = [b"", b"x", b"y", b"yy", b"\0", b"a longer value than the others"];
 const LEASES: [i64; 4] = [1, 2, 3, -4];
 /// A lease that is never granted.
-const NO_LEASE: i64 = 99;
+pub(crate) const NO_LEASE: i64 = 99;
 const NAMES: [&str; 4] = ["ann", "bob", "cy", ""];
 const LOCKS: [&str; 2] = ["b", "z"];
 /// Not -1, which is etcd's own for "no watch": a watch of that id would hang after the next one that is refused.
@@ -53,10 +53,14 @@ pub(crate) fn sequence(seed: u64, len: usize) -> Vec<Op> {
                 let stream = rng.usize(..STREAMS);
                 ops.push(watch(&mut rng, stream));
             }
-            940..952 => ops.push(compact(&mut rng)),
+            940..952 => {
+                ops.push(compact(&mut rng));
+                ops.push(Op::HashKv(revision(&mut rng)));
+            }
             952..954 => alarmed(&mut rng, &mut ops),
             954..956 => ops.push(large(&mut rng)),
-            956..985 => ops.push(users(&mut rng)),
+            956..982 => ops.push(users(&mut rng)),
+            982..985 => ops.push(Op::HashKv(revision(&mut rng))),
             985..990 => ops.push(contended(&mut rng)),
             _ => ops.push(other(&mut rng)),
         }

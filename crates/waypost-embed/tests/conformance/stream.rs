@@ -11,12 +11,13 @@ use waypost_proto::etcdserverpb::{WatchCancelRequest, WatchCreateRequest, WatchR
 use waypost_proto::mvccpb::Event;
 
 use crate::call::{Clients, header};
+use crate::identity::Shown;
 
 /// What an answer may take; only a server that never answers takes as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a watch is not permitted.
-const FORBIDDEN: [&str; 4] = [
+pub(crate) const FORBIDDEN: [&str; 4] = [
     "etcdserver: permission denied",
     "etcdserver: invalid auth token",
     "etcdserver: user name is empty",
@@ -25,6 +26,8 @@ const FORBIDDEN: [&str; 4] = [
 
 /// A stream and what came over it that was not looked at yet.
 pub(crate) struct Stream {
+    /// What it was opened with.
+    pub(crate) shown: Shown,
     requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
     /// Answers without events, in order.
@@ -57,6 +60,7 @@ impl Stream {
             Err(_) => return Err("no stream in time".into()),
         };
         Ok(Self {
+            shown: clients.shown(who),
             requests,
             responses,
             controls: VecDeque::new(),

@@ -95,11 +95,20 @@ fn begin(rng: &mut Rng, ops: &mut Vec<Op>) {
     }
 }
 
-/// Auth off and on again: tokens end.
+/// Auth off and on again: tokens end. Meanwhile they are good for nothing, and needed for nothing.
 fn again(rng: &mut Rng, ops: &mut Vec<Op>) {
     ops.push(by_root(Op::AuthDisable));
-    for _ in 0..rng.usize(..4) {
-        ops.push(Op::Put(put(rng)));
+    for _ in 0..rng.usize(..8) {
+        let op = match rng.u32(..8) {
+            0 | 1 => Op::Put(put(rng)),
+            2 => Op::Range(range(rng)),
+            3 => Op::Delete(delete(rng)),
+            4 => Op::Txn(txn(rng, 1)),
+            5 => lease(rng),
+            6 => compact(rng),
+            _ => Op::UserList,
+        };
+        ops.push(Op::As(pick(rng, &WHO), Box::new(op)));
     }
     ops.push(Op::AuthEnable);
     ops.push(Op::LogIn(("root", "secret")));
