@@ -60,7 +60,7 @@ fn weighted_round_robin(bencher: Bencher<'_, '_>, size: usize) {
 
 #[divan::bench(args = SIZES, threads = THREADS)]
 fn least_request(bencher: Bencher<'_, '_>, size: usize) {
-    picks(bencher, &LeastRequest, size);
+    picks(bencher, &LeastRequest::default(), size);
 }
 
 #[divan::bench(args = SIZES, threads = THREADS)]

@@ -3,6 +3,9 @@
 use crate::{EndpointState, Gate, PickRequest};
 use std::sync::Arc;
 
+/// gRFC A48: more are not compared.
+pub(crate) const MOST_CHOICES: usize = 10;
+
 /// How good an endpoint is for a call; the lower, the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
@@ -87,11 +90,8 @@ pub(crate) fn lesser_of_two<L: PartialOrd>(
     load: impl Fn(&EndpointState) -> L,
     request: &PickRequest<'_>,
 ) -> Option<usize> {
-    let settle = |drawn: usize| match rank(ready.get(drawn)?, request) {
-        Some(Rank::Fresh) => Some((drawn, Rank::Fresh)),
-        _ => best_from(ready, drawn, request),
-    };
     let count = ready.len();
+    let settle = |drawn: usize| settle(ready, drawn, request);
     let (first, first_rank) = settle(below((request.random)(), count))?;
     if count == 1 {
         return Some(first);
@@ -101,6 +101,43 @@ pub(crate) fn lesser_of_two<L: PartialOrd>(
     let keep_first = first_rank < second_rank
         || (first_rank == second_rank && load(&ready[first]) <= load(&ready[second]));
     Some(if keep_first { first } else { second })
+}
+
+/// Draws so many different endpoints and takes the one with the lowest load, or whichever is of the best rank. Of equals the first
+/// that was drawn.
+pub(crate) fn least_of<L: PartialOrd>(
+    ready: &[Arc<EndpointState>],
+    choices: usize,
+    load: impl Fn(&EndpointState) -> L,
+    request: &PickRequest<'_>,
+) -> Option<usize> {
+    let count = ready.len();
+    let choices = choices.min(MOST_CHOICES).min(count);
+    // Floyd's way to a random set: Bentley and Floyd, "A Sample of Brilliance", CACM 30(9), 1987. It draws low numbers first, so
+    // they are counted from an endpoint of their own.
+    let turn = below((request.random)(), count);
+    let mut drawn = [count; MOST_CHOICES];
+    let mut best: Option<(usize, Rank, L)> = None;
+    for n in 0..choices {
+        let last = count - choices + n;
+        let any = below((request.random)(), last + 1);
+        let number = if drawn[..n].contains(&any) { last } else { any };
+        drawn[n] = number;
+        let (index, rank) = settle(ready, (turn + number) % count, request)?;
+        let load = load(&ready[index]);
+        if best.as_ref().is_none_or(|(_, known, least)| rank < *known || (rank == *known && load < *least)) {
+            best = Some((index, rank, load));
+        }
+    }
+    best.map(|(index, ..)| index)
+}
+
+/// The endpoint that was drawn, or else the next one of the best rank. `None` if none takes calls.
+fn settle(ready: &[Arc<EndpointState>], drawn: usize, request: &PickRequest<'_>) -> Option<(usize, Rank)> {
+    match rank(ready.get(drawn)?, request) {
+        Some(Rank::Fresh) => Some((drawn, Rank::Fresh)),
+        _ => best_from(ready, drawn, request),
+    }
 }
 
 /// Maps a uniform `u64` to `0..bound` (0 for an empty range), by multiplication rather than by division.

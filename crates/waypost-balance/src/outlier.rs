@@ -6,9 +6,6 @@
 //! ejection times that grow, a cap), with two of Envoy's besides: ejection after failures in a row, at once rather
 //! than at the end of the interval, and the panic threshold.
 //!
-//! A50's `enforcement_percentage` is left out: it is for rolling the feature out under control of a mesh. What is not
-//! wanted is set to `None`.
-//!
 //! [gRFC A50]: https://github.com/grpc/proposal/blob/master/A50-xds-outlier-detection.md
 
 mod member;
@@ -17,6 +14,7 @@ mod settings;
 pub use settings::{FailurePercentage, OutlierSettings, SuccessRate};
 
 use crate::{EndpointState, Gate};
+use fastrand::Rng;
 use member::{Member, Tally};
 use std::collections::HashMap;
 use std::fmt;
@@ -41,7 +39,7 @@ use std::time::{Duration, Instant};
 /// let now = Instant::now();
 /// let (good, bad) = (endpoint(1, now)?, endpoint(2, now)?);
 /// let settings = OutlierSettings::default();
-/// let mut detector = OutlierDetector::new(settings.clone(), now);
+/// let mut detector = OutlierDetector::new(settings.clone(), 4711, now);
 /// detector.set_endpoints([&good, &bad], now);
 /// for _ in 0..5 {
 ///     bad.started(now).finished(now, Outcome::Failed);
@@ -65,6 +63,8 @@ pub struct OutlierDetector {
     ejected: usize,
     next_sweep: Instant,
     panic: bool,
+    /// For rules that are enforced at times only.
+    dice: Rng,
 }
 
 /// What the detector has done. The gates are set already: this is to log and to count.
@@ -116,10 +116,12 @@ pub enum EjectionCause {
 // === impl OutlierDetector ===
 
 impl OutlierDetector {
-    /// Without endpoints. The first interval begins at `now`.
-    pub fn new(settings: OutlierSettings, now: Instant) -> Self {
+    /// Without endpoints. The first interval begins at `now`. By `seed` it is chosen whom a rule spares that is enforced only
+    /// [at times](SuccessRate::enforcement_percentage).
+    pub fn new(settings: OutlierSettings, seed: u64, now: Instant) -> Self {
         let next_sweep = now + settings.interval();
-        Self { settings, members: Vec::new(), ejected: 0, next_sweep, panic: false }
+        let dice = Rng::with_seed(seed);
+        Self { settings, members: Vec::new(), ejected: 0, next_sweep, panic: false, dice }
     }
 
     /// The endpoints that there are now: all of the fleet, with a connection or without, so that one which reconnects
@@ -243,7 +245,10 @@ impl OutlierDetector {
             && let Some(threshold) = rule.threshold(&tallies)
         {
             for (at, tally) in tallies.iter().enumerate() {
-                if tally.volume() >= rule.request_volume && tally.success_rate() < threshold {
+                if tally.volume() >= rule.request_volume
+                    && tally.success_rate() < threshold
+                    && self.enforces(rule.enforcement_percentage)
+                {
                     let cause = EjectionCause::SuccessRate { rate: tally.success_rate(), threshold };
                     self.eject(at, cause, now, events);
                 }
@@ -254,7 +259,10 @@ impl OutlierDetector {
         {
             for (at, tally) in tallies.iter().enumerate() {
                 let percentage = 100.0 * (1.0 - tally.success_rate());
-                if tally.volume() >= rule.request_volume && percentage > f64::from(rule.threshold) {
+                if tally.volume() >= rule.request_volume
+                    && percentage > f64::from(rule.threshold)
+                    && self.enforces(rule.enforcement_percentage)
+                {
                     self.eject(at, EjectionCause::FailurePercentage(percentage), now, events);
                 }
             }
@@ -262,6 +270,11 @@ impl OutlierDetector {
         for member in &mut self.members {
             member.end_interval();
         }
+    }
+
+    /// Whether a rule is enforced this time: never of 0 percent, always of 100.
+    fn enforces(&mut self, percentage: u8) -> bool {
+        percentage >= 100 || self.dice.u8(..100) < percentage
     }
 
     /// Ejects, unless it is ejected already or the cap is reached.

@@ -21,9 +21,21 @@ use std::sync::Arc;
 /// that shares differ by 6 to 9 % (standard deviation). All move only when the highest weight passes a power of two.
 ///
 /// Weight 0 means no points: the endpoint is used when no other can be. If all weights are 0, all are equal.
+///
+/// [`with_ring_size`](Self::with_ring_size) makes gRPC's ring instead: point for point the same, so that a key goes to the same server
+/// from clients here and there, while they see the same endpoints with the same weights.
 #[derive(Debug, Clone)]
 pub struct RingHash {
-    points: u32,
+    size: Size,
+}
+
+/// How many points there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// For the highest weight, if that is a power of two.
+    OfEach(u32),
+    /// Of all endpoints together, as gRFC A42 says.
+    OfRing { least: u32, most: u32 },
 }
 
 struct RingHashPicker {
@@ -34,7 +46,7 @@ struct RingHashPicker {
 /// A hash belongs to the first point at or after it, or to the first of all.
 struct Ring {
     members: Members,
-    points: u32,
+    size: Size,
     hashes: Box<[u64]>,
     /// To whom the point belongs: an index into `members`.
     owners: Box<[u32]>,
@@ -48,7 +60,7 @@ const MOST_POINTS: u64 = 1 << 20;
 
 impl Default for RingHash {
     fn default() -> Self {
-        Self { points: DEFAULT_POINTS }
+        Self { size: Size::OfEach(DEFAULT_POINTS) }
     }
 }
 
@@ -57,7 +69,16 @@ impl RingHash {
     /// deviates by the square root of its points; a point takes 12 bytes. A ring has at most 1,048,576, or one for
     /// each endpoint.
     pub fn with_points(mut self, points: u32) -> Self {
-        self.points = points.max(1);
+        self.size = Size::OfEach(points.max(1));
+        self
+    }
+
+    /// A ring of gRFC A42: of so many points that the endpoint with the lowest weight has a whole number of them, that there are at
+    /// least `least`, and that there are not more than `most` (which counts more, and leaves endpoints without a point where they are
+    /// more than that). In gRPC, 1,024 and 4,096 by default. At most 1,048,576 either way.
+    pub fn with_ring_size(mut self, least: u32, most: u32) -> Self {
+        let bound = |size: u32| size.clamp(1, u32::try_from(MOST_POINTS).unwrap_or(u32::MAX));
+        self.size = Size::OfRing { least: bound(least), most: bound(most) };
         self
     }
 }
@@ -72,8 +93,8 @@ impl Policy for RingHash {
         let ring = previous
             .and_then(|previous| (previous as &dyn Any).downcast_ref::<RingHashPicker>())
             .map(|previous| &previous.ring)
-            .filter(|ring| ring.points == self.points && ring.members == members)
-            .map_or_else(|| Arc::new(Ring::new(members, self.points)), Arc::clone);
+            .filter(|ring| ring.size == self.size && ring.members == members)
+            .map_or_else(|| Arc::new(Ring::new(members, self.size)), Arc::clone);
         Arc::new(RingHashPicker { ready, ring })
     }
 }
@@ -81,8 +102,12 @@ impl Policy for RingHash {
 // === impl Ring ===
 
 impl Ring {
-    fn new(members: Members, points: u32) -> Self {
-        let counts = counts(members.weights.as_slice(), points);
+    fn new(members: Members, size: Size) -> Self {
+        let weights = members.weights.as_slice();
+        let counts = match size {
+            Size::OfEach(points) => counts(weights, points),
+            Size::OfRing { least, most } => counts_of_ring(weights, least, most),
+        };
         let mut placed = Vec::new();
         let mut text = String::new();
         for ((index, address), count) in (0_u32..).zip(&members.addresses).zip(counts) {
@@ -96,7 +121,7 @@ impl Ring {
         }
         placed.sort_unstable();
         let (hashes, owners): (Vec<_>, Vec<_>) = placed.into_iter().unzip();
-        Self { members, points, hashes: hashes.into(), owners: owners.into() }
+        Self { members, size, hashes: hashes.into(), owners: owners.into() }
     }
 
     fn owner(&self, hash: u64) -> Option<usize> {
@@ -118,6 +143,23 @@ fn counts(weights: &[u32], points: u32) -> Vec<u64> {
         points /= 2;
     }
     weights.iter().map(|&weight| count(weight, points)).collect()
+}
+
+/// How many points each endpoint has in a ring of A42: shares are rounded up so that their sum is right after each endpoint.
+fn counts_of_ring(weights: &[u32], least: u32, most: u32) -> Vec<u64> {
+    let sum: f64 = weights.iter().copied().map(f64::from).sum();
+    let lowest = weights.iter().copied().filter(|&weight| weight > 0).min().unwrap_or(1);
+    let lowest = f64::from(lowest) / sum;
+    let scale = ((lowest * f64::from(least)).ceil() / lowest).min(f64::from(most));
+    let (mut due, mut placed) = (0.0, 0_u64);
+    let count = |&weight: &u32| {
+        due += scale * (f64::from(weight) / sum);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no more than `most`")]
+        let count = (due.ceil() as u64).saturating_sub(placed);
+        placed += count;
+        count
+    };
+    weights.iter().map(count).collect()
 }
 
 // === impl RingHashPicker ===
@@ -154,9 +196,27 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_of_a_size_is_that_of_a42() {
+        assert_eq!(counts_of_ring(&[100; 3], 1_024, 4_096), [342; 3], "1,024 is no multiple of three");
+        assert_eq!(counts_of_ring(&[1, 2, 3], 1_024, 4_096), [171, 342, 513]);
+        assert_eq!(counts_of_ring(&[1, 2, 3], 1, 10), [1, 2, 3]);
+        // The lowest weight would have a point of its own in a ring of a million.
+        let counts = counts_of_ring(&[1, 999_999], 1_024, 4_096);
+        assert_eq!((counts[0], counts.iter().sum::<u64>()), (1, 4_096));
+        assert_eq!(counts_of_ring(&[100; 10], 1, 5), [1, 0, 1, 0, 1, 0, 1, 0, 1, 0], "less than one each");
+        assert_eq!(counts_of_ring(&[0, 5, 0], 8, 8), [0, 8, 0]);
+        assert_eq!(counts_of_ring(&[], 8, 8), Vec::<u64>::new());
+        assert_eq!(counts_of_ring(&[u32::MAX, 1], u32::MAX, 16).iter().sum::<u64>(), 16);
+    }
+
+    #[test]
     fn a_hash_belongs_to_the_next_point() {
-        let ring =
-            Ring { members: Members::of(&[]), points: 1, hashes: [10, 20].into(), owners: [1, 0].into() };
+        let ring = Ring {
+            members: Members::of(&[]),
+            size: Size::OfEach(1),
+            hashes: [10, 20].into(),
+            owners: [1, 0].into(),
+        };
         let owners = [0, 10, 11, 20, 21, u64::MAX].map(|hash| ring.owner(hash));
         assert_eq!(owners, [1, 1, 0, 0, 1, 1].map(Some));
     }
@@ -178,5 +238,7 @@ mod tests {
         crate::fixture::reweigh(&fleet[0], 7);
         let fourth = policy.build(Arc::from(&fleet[..3]), Some(&*third));
         assert!(!Arc::ptr_eq(&ring(&third), &ring(&fourth)));
+        let sized = policy.with_ring_size(1_024, 4_096).build(Arc::from(&fleet[..3]), Some(&*fourth));
+        assert!(!Arc::ptr_eq(&ring(&fourth), &ring(&sized)));
     }
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// use std::time::Duration;
 /// use waypost_balance::{LeastRequest, SlowStart};
 ///
-/// let policy = SlowStart::new(LeastRequest).with_window(Duration::from_secs(60));
+/// let policy = SlowStart::new(LeastRequest::default()).with_window(Duration::from_secs(60));
 /// ```
 #[derive(Debug, Clone)]
 pub struct SlowStart<P> {

@@ -91,7 +91,7 @@ impl Policy {
 
     /// Of two endpoints the one with fewer calls under way.
     pub fn least_request() -> Self {
-        LeastRequest.into()
+        LeastRequest::default().into()
     }
 
     /// Of two endpoints the one that is expected to answer sooner.

@@ -91,7 +91,10 @@ impl Wards {
     ) -> (Self, mpsc::Receiver<Arc<EndpointState>>) {
         let (suspicion, suspects) = Suspicion::new(settings.as_ref());
         let rules = settings.clone().unwrap_or_else(no_rules);
-        (Self { detector: OutlierDetector::new(rules, now), settings, suspicion }, suspects)
+        (
+            Self { detector: OutlierDetector::new(rules, fastrand::u64(..), now), settings, suspicion },
+            suspects,
+        )
     }
 
     /// For a connection.

@@ -74,9 +74,11 @@ pub fn every_policy() -> Vec<Arc<dyn Policy>> {
         Arc::new(RoundRobin::starting_at(7)),
         Arc::new(Random),
         Arc::new(WeightedRoundRobin::starting_at(7)),
-        Arc::new(LeastRequest),
+        Arc::new(LeastRequest::default()),
+        Arc::new(LeastRequest::default().with_choices(5)),
         Arc::new(PeakEwma::default()),
         Arc::new(RingHash::default().with_points(16)),
+        Arc::new(RingHash::default().with_ring_size(8, 64)),
         Arc::new(Maglev::default().with_table_size(61)),
     ];
     let zoned = alone.iter().map(|policy| Arc::new(ZoneAware::new(Arc::clone(policy), "a")) as _);

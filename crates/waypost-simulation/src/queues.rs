@@ -83,7 +83,7 @@ impl Simulation {
 
     /// With an outlier detector that looks at every call.
     pub fn with_detector(mut self, settings: &OutlierSettings) -> Self {
-        let mut detector = OutlierDetector::new(settings.clone(), self.start);
+        let mut detector = OutlierDetector::new(settings.clone(), 0, self.start);
         assert!(detector.set_endpoints(&*self.ready, self.start).is_empty());
         self.detector = Some((detector, settings.clone()));
         self

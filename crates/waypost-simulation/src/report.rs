@@ -49,7 +49,7 @@ pub(crate) fn policies() -> [Box<dyn Policy>; 7] {
         Box::new(RoundRobin::default()),
         Box::new(WeightedRoundRobin::default()),
         Box::new(Random),
-        Box::new(LeastRequest),
+        Box::new(LeastRequest::default()),
         Box::new(PeakEwma::default()),
         Box::new(RingHash::default()),
         Box::new(Maglev::default()),
@@ -99,7 +99,9 @@ fn queues(text: &mut String) -> fmt::Result {
     )?;
     writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
     let settings = OutlierSettings::default();
-    for policy in policies() {
+    let named = policies().map(|policy| (format!("`{}`", policy.name()), policy)).into_iter();
+    let five: Box<dyn Policy> = Box::new(LeastRequest::default().with_choices(5));
+    for (name, policy) in named.chain([("`least_request` of 5".to_owned(), five)]) {
         let over = |of: &dyn Fn(u64) -> f64| median(SEEDS.map(of));
         let simulate = |first, detector| SEEDS.map(|seed| run(&*policy, seed, RATE, first, detector));
         let of = |runs: &[Simulation; 3], figure: &dyn Fn(&Simulation) -> f64| {
@@ -115,8 +117,7 @@ fn queues(text: &mut String) -> fmt::Result {
         let ejected = over(&|seed| failed(&run(&*policy, seed, RATE, Conduct::Fails, Some(&settings))));
         writeln!(
             text,
-            "| `{}` | {:.1} % | {} | {} | {:.1} % | {} | {} | {:.2} % | {:.2} % |",
-            policy.name(),
+            "| {name} | {:.1} % | {} | {} | {:.1} % | {} | {} | {:.2} % | {:.2} % |",
             100.0 * of(&alike, &|simulation| uneven(&counts(&simulation.ended))),
             millis(of(&alike, &|simulation| quantile(&simulation.ended, 50))),
             millis(of(&alike, &|simulation| quantile(&simulation.ended, 99))),
@@ -167,7 +168,7 @@ fn hashing(text: &mut String) -> fmt::Result {
     )?;
     writeln!(
         text,
-        "deviation of the servers' keys, as part of their mean. *Modulo* is the key's hash by the number of servers, for comparison.\n"
+        "deviation of the servers' keys, as part of their mean. *gRPC's sizes* are rings of 1,024 to 4,096 points, its default. *Modulo* is the key's hash by the number of servers, for comparison.\n"
     )?;
     writeln!(text, "| policy | servers | uneven | its own | others that moved |")?;
     writeln!(text, "|---|---|---|---|---|")?;
@@ -189,10 +190,12 @@ fn hashing(text: &mut String) -> fmt::Result {
             (0..HASHES).map(|_| (dice.roll() % servers + first) as u16).collect()
         };
         let ring = RingHash::default();
+        let grpcs = ring.clone().with_ring_size(1_024, 4_096);
         for (name, before, after) in [
-            (ring.name(), owners(&ring, &all), owners(&ring, &fewer)),
-            (maglev.name(), owners(&maglev, &all), owners(&maglev, &fewer)),
-            ("modulo", modulo(count as u64, 1), modulo(count as u64 - 1, 2)),
+            ("`ring_hash`", owners(&ring, &all), owners(&ring, &fewer)),
+            ("`ring_hash`, gRPC's sizes", owners(&grpcs, &all), owners(&grpcs, &fewer)),
+            ("`maglev`", owners(&maglev, &all), owners(&maglev, &fewer)),
+            ("`modulo`", modulo(count as u64, 1), modulo(count as u64 - 1, 2)),
         ] {
             let mut keys = vec![0; count];
             for &owner in &before {
@@ -205,7 +208,7 @@ fn hashing(text: &mut String) -> fmt::Result {
             let uneven = 100.0 * uneven(&keys);
             writeln!(
                 text,
-                "| `{name}` | {count} | {uneven:.1} % | {:.2} % | {:.2} % |",
+                "| {name} | {count} | {uneven:.1} % | {:.2} % | {:.2} % |",
                 100.0 * moved(true),
                 100.0 * moved(false)
             )?;

@@ -36,6 +36,8 @@ pub struct OutlierSettings {
 pub struct SuccessRate {
     /// How many standard deviations below the mean: 1.9 by default.
     pub stdev_factor: f64,
+    /// How many percent of those that it would eject are ejected, by chance: 100 by default, 0 for none.
+    pub enforcement_percentage: u8,
     /// Endpoints with enough calls that there must be, for there to be a mean: 5 by default.
     pub minimum_hosts: usize,
     /// Calls in an interval that are enough: 100 by default.
@@ -48,6 +50,8 @@ pub struct SuccessRate {
 pub struct FailurePercentage {
     /// In percent: 85 by default.
     pub threshold: u8,
+    /// How many percent of those that it would eject are ejected, by chance: 100 by default, 0 for none.
+    pub enforcement_percentage: u8,
     /// Endpoints that there must be: 5 by default.
     pub minimum_hosts: usize,
     /// Calls in an interval that are enough: 50 by default.
@@ -98,7 +102,7 @@ impl OutlierSettings {
 
 impl Default for SuccessRate {
     fn default() -> Self {
-        Self { stdev_factor: 1.9, minimum_hosts: 5, request_volume: 100 }
+        Self { stdev_factor: 1.9, enforcement_percentage: 100, minimum_hosts: 5, request_volume: 100 }
     }
 }
 
@@ -125,6 +129,6 @@ impl SuccessRate {
 
 impl Default for FailurePercentage {
     fn default() -> Self {
-        Self { threshold: 85, minimum_hosts: 5, request_volume: 50 }
+        Self { threshold: 85, enforcement_percentage: 100, minimum_hosts: 5, request_volume: 50 }
     }
 }

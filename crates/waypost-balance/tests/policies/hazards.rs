@@ -105,11 +105,11 @@ fn h47_an_endpoint_that_fails_fast_is_ejected_and_not_preferred() {
             (failed as f64 / simulation.ended.len() as f64, ready[0].gate())
         };
         // The hazard is there: a queue that is always empty attracts calls.
-        assert!(run(&LeastRequest, None).0 > 0.12);
+        assert!(run(&LeastRequest::default(), None).0 > 0.12);
         assert!(run(&PeakEwma::default(), None).0 < 0.001);
         // Five in a row, and those under way by then. Ejected for the 30 s of the run.
         let settings = OutlierSettings::default();
-        for policy in [&LeastRequest as &dyn Policy, &RoundRobin::default()] {
+        for policy in [&LeastRequest::default() as &dyn Policy, &RoundRobin::default()] {
             let (failed, gate) = run(policy, Some(&settings));
             assert!(failed < 0.0005, "{failed}");
             assert_eq!(gate, Gate::Ejected);
@@ -186,7 +186,7 @@ fn h50_weights_that_are_all_zero_count_as_equal() {
 #[test]
 fn servers_that_are_alike_get_the_same() {
     let start = Instant::now();
-    for policy in [&PeakEwma::default() as &dyn Policy, &LeastRequest] {
+    for policy in [&PeakEwma::default() as &dyn Policy, &LeastRequest::default()] {
         let ready = open(10, start);
         let mut simulation = Simulation::new(SEEDS[0], policy, &ready, start);
         simulation.run(seconds(30), RATE, |_, _| Conduct::Works(1.0));

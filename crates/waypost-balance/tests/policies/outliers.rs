@@ -4,14 +4,16 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{
-    EjectionCause, EndpointState, Gate, Outcome, OutlierDetector, OutlierEvent, OutlierSettings,
+    EjectionCause, EndpointState, FailurePercentage, Gate, Outcome, OutlierDetector, OutlierEvent,
+    OutlierSettings, SuccessRate,
 };
 use waypost_simulation::{Ready, open};
 
 const SECOND: Duration = Duration::from_secs(1);
+const SEED: u64 = 4_711;
 
 fn detector(settings: &OutlierSettings, ready: &Ready, now: Instant) -> OutlierDetector {
-    let mut detector = OutlierDetector::new(settings.clone(), now);
+    let mut detector = OutlierDetector::new(settings.clone(), SEED, now);
     assert!(detector.set_endpoints(&**ready, now).is_empty());
     detector
 }
@@ -106,6 +108,48 @@ fn failure_percentage_counts_whatever_the_others_do() {
     assert_eq!(ports, [1, 4]);
     // An interval without calls has no outliers, and what was counted is not counted again.
     assert!(detector.tick(now + 20 * SECOND).is_empty());
+}
+
+/// Who of a hundred that fail is ejected in one interval, by this rule at this percentage.
+fn ejected_by(by_rate: bool, percentage: u8, seed: u64) -> Vec<u16> {
+    let now = Instant::now();
+    let ready = open(200, now);
+    let mut settings = only_statistics();
+    settings.max_ejection_percent = 100;
+    let rule = (SuccessRate::default(), FailurePercentage::default());
+    settings.success_rate = by_rate.then_some(rule.0).map(|mut rule| {
+        (rule.enforcement_percentage, rule.stdev_factor) = (percentage, 0.5);
+        rule
+    });
+    settings.failure_percentage = (!by_rate).then_some(rule.1).map(|mut rule| {
+        rule.enforcement_percentage = percentage;
+        rule
+    });
+    let mut detector = OutlierDetector::new(settings, seed, now);
+    detector.set_endpoints(&*ready, now);
+    for (n, endpoint) in ready.iter().enumerate() {
+        let failed = if n < 100 { 100 } else { 0 };
+        calls(endpoint, failed, 100 - failed, now);
+    }
+    let events = detector.tick(now + 10 * SECOND);
+    causes(&events).into_iter().map(|(port, _)| port).collect()
+}
+
+#[test]
+fn a_rule_is_enforced_as_often_as_it_says() {
+    for by_rate in [true, false] {
+        assert_eq!(ejected_by(by_rate, 0, SEED), [0; 0]);
+        assert_eq!(ejected_by(by_rate, 100, SEED), (1..=100).collect::<Vec<_>>());
+        assert_eq!(
+            ejected_by(by_rate, 40, SEED),
+            ejected_by(by_rate, 40, SEED),
+            "the same for the same seed"
+        );
+        assert_ne!(ejected_by(by_rate, 40, SEED), ejected_by(by_rate, 40, SEED + 1));
+        let all: Vec<usize> = (0..20).map(|seed| ejected_by(by_rate, 40, seed).len()).collect();
+        // Of 2,000 endpoints 800, more or less: a standard deviation is 22.
+        assert!(all.iter().sum::<usize>().abs_diff(800) < 100, "{all:?}");
+    }
 }
 
 #[test]
@@ -307,7 +351,7 @@ fn calls_that_end_during_an_ejection_are_not_held_against_the_endpoint_after_it(
 fn endpoints_that_come_and_go_one_by_one_count_as_those_given_together() {
     let now = Instant::now();
     let ready = open(4, now);
-    let mut detector = OutlierDetector::new(OutlierSettings::default(), now);
+    let mut detector = OutlierDetector::new(OutlierSettings::default(), SEED, now);
     for endpoint in &*ready {
         detector.insert(endpoint);
     }

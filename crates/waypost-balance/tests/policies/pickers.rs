@@ -28,7 +28,7 @@ fn rank(sketch: &Sketch) -> Option<u8> {
 }
 
 proptest! {
-    // Each case is of 28 policies.
+    // Each case is of 36 policies.
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
@@ -115,10 +115,42 @@ proptest! {
             draws.set(left);
             next
         };
-        let picker = LeastRequest.build(Arc::clone(&ready), None);
+        let picker = LeastRequest::default().build(Arc::clone(&ready), None);
         let picked = picker.pick(&PickRequest::new(now, &random)).unwrap();
         prop_assert!(picked == drawn || picked == other);
         prop_assert_eq!(loads[picked], loads[drawn].min(loads[other]));
+    }
+}
+
+#[test]
+fn of_more_choices_the_least_loaded_is_taken_and_equals_share() {
+    let now = Instant::now();
+    let dice = Dice::new(44);
+    let random = || dice.roll();
+    // As many choices as endpoints are all of them.
+    let loads = [3, 1, 4, 1, 5, 9, 2, 6, 0, 5];
+    let (ready, _calls) = fleet(&loads.map(|in_flight| Sketch { in_flight, ..OPEN }), now);
+    for choices in [10, 99] {
+        let picker = LeastRequest::default().with_choices(choices).build(Arc::clone(&ready), None);
+        for _ in 0..100 {
+            assert_eq!(picker.pick(&PickRequest::new(now, &random)), Some(8));
+        }
+    }
+    let picker = LeastRequest::default().with_choices(4).build(Arc::clone(&ready), None);
+    let given = shares(&*picker, 10, 100_000, now, &dice);
+    let due = |better: f64| (0..4).fold(1.0, |due, n| due * (better - f64::from(n)) / (10.0 - f64::from(n)));
+    for (load, index) in [(9, 5), (6, 7)] {
+        assert_eq!(given[index], 0, "three of the others are always better than load {load}");
+    }
+    // The best is in four of ten sets; the two next share those where it is not.
+    let close = |given: usize, due: f64| (given as f64 / 100_000.0 - due).abs() < 0.01;
+    assert!(close(given[8], 0.4) && close(given[1] + given[3], due(9.0) - due(7.0)), "{given:?}");
+    assert!(close(given[1], (due(9.0) - due(7.0)) / 2.0), "{given:?}");
+    for choices in [3, 7, 10] {
+        let all_alike = open(12, now);
+        let picker = LeastRequest::default().with_choices(choices).build(all_alike, None);
+        let given = shares(&*picker, 12, 120_000, now, &dice);
+        assert!(given.iter().all(|&calls| calls.abs_diff(10_000) < 500), "{choices}: {given:?}");
     }
 }
 

@@ -20,7 +20,9 @@ fn an_endpoint_that_joins_gets_its_share_by_and_by() {
     let start = Instant::now();
     let all = open(10, start);
     let nine: Ready = all[..9].into();
-    for policy in [&SlowStart::new(RoundRobin::default()) as &dyn Policy, &SlowStart::new(LeastRequest)] {
+    for policy in
+        [&SlowStart::new(RoundRobin::default()) as &dyn Policy, &SlowStart::new(LeastRequest::default())]
+    {
         let alone = policy.build(Arc::clone(&nine), None);
         shares(&*alone, 9, 100, start, &Dice::new(2));
         let joined = start + 60 * SECOND;
@@ -61,7 +63,9 @@ fn a_fleet_that_is_all_new_is_used_evenly() {
     let now = Instant::now();
     for count in [1, 2, 5, 10] {
         let ready = open(count, now);
-        for policy in [&SlowStart::new(RoundRobin::default()) as &dyn Policy, &SlowStart::new(LeastRequest)] {
+        for policy in
+            [&SlowStart::new(RoundRobin::default()) as &dyn Policy, &SlowStart::new(LeastRequest::default())]
+        {
             let picker = policy.build(Arc::clone(&ready), None);
             let given = shares(&*picker, count, 10_000, now, &Dice::new(4));
             let even = 10_000 / count;

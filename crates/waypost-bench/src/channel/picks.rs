@@ -34,7 +34,7 @@ pub(crate) fn run() {
         let maglev = if size > 655 { Maglev::default().with_table_size(655_373) } else { Maglev::default() };
         let policies: [(&dyn Policy, f64); 4] = [
             (&RoundRobin::default(), 15.0),
-            (&LeastRequest, 60.0),
+            (&LeastRequest::default(), 60.0),
             (&PeakEwma::default(), 60.0),
             (&maglev, 40.0),
         ];
@@ -94,7 +94,7 @@ fn beside_tower(size: usize, fleet: &Fleet) {
         TowersEwma::new(Nothing, Duration::from_millis(5), 10_000_000_000.0, CompleteOnResponse::default())
     })));
     for round in 0..ROUNDS {
-        let ours = nanos_of_a_call(&LeastRequest, fleet, round, {
+        let ours = nanos_of_a_call(&LeastRequest::default(), fleet, round, {
             let now = Instant::now();
             move || now
         });

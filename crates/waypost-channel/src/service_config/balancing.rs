@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::time::Duration;
-use waypost_balance::{FailurePercentage, Maglev, OutlierSettings, PeakEwma, RingHash, SuccessRate};
+use waypost_balance::{
+    FailurePercentage, LeastRequest, Maglev, OutlierSettings, PeakEwma, RingHash, SuccessRate,
+};
 
 /// How calls are spread, as a service config says.
 ///
@@ -16,11 +18,11 @@ use waypost_balance::{FailurePercentage, Maglev, OutlierSettings, PeakEwma, Ring
 /// |---|---|
 /// | `round_robin`, `random` | the same |
 /// | `weighted_round_robin` | by the weights that instances are registered with; gRPC's fields for load reports are ignored |
-/// | `least_request_experimental`, `least_request` | the less loaded of two; `choiceCount` is checked, and two are compared whatever it says |
-/// | `ring_hash_experimental`, `ring_hash` | with `requestHashHeader`; gRPC's ring sizes are checked and ignored, `points` are those of an endpoint |
+/// | `least_request_experimental`, `least_request` | the least loaded of `choiceCount`: 2 to 10, what is more counts as 10 |
+/// | `ring_hash_experimental`, `ring_hash` | with `requestHashHeader`; with `minRingSize` or `maxRingSize` gRPC's ring, otherwise one whose size goes with the fleet's ([`RingHash`]), of `points` for each endpoint |
 /// | `maglev` | `tableSize`, `requestHashHeader` |
 /// | `peak_ewma` | `decay`, `failurePenalty` |
-/// | `outlier_detection_experimental` | gRFC A50, with `childPolicy`; a rule whose `enforcementPercentage` is 0 is off, and any other counts as 100. Ours besides: `consecutiveFailures`, `panicThreshold` |
+/// | `outlier_detection_experimental` | gRFC A50, with `childPolicy`. Ours besides: `consecutiveFailures`, `panicThreshold` |
 /// | `pick_first` | no choice: the channel's own policy |
 ///
 /// `pick_first` is what gRPC does where nobody chose, with one connection; a channel here is connected to all endpoints, and so
@@ -43,6 +45,10 @@ const KNOWN: &str = "round_robin, random, weighted_round_robin, least_request_ex
                      ring_hash_experimental, maglev, outlier_detection_experimental and pick_first";
 /// gRFC A42: no ring is larger.
 const LARGEST_RING: u32 = 8 << 20;
+/// gRFC A42: what a client makes of a larger size, unless it was told otherwise.
+const RING_CAP: u32 = 4_096;
+/// gRFC A42, where only the other one is given.
+const LEAST_RING: u32 = 1_024;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,7 +141,9 @@ fn known(name: &str, value: &Value, path: &str) -> Result<Option<LoadBalancing>>
             if entry.choice_count.is_some_and(|Whole(count)| count < 2) {
                 return Err(InvalidServiceConfig::at(format!("{path}.choiceCount"), "must be at least 2"));
             }
-            Policy::least_request()
+            let choices = entry.choice_count.and_then(|Whole(count)| usize::try_from(count).ok());
+            let rule = LeastRequest::default();
+            choices.map(|choices| rule.clone().with_choices(choices)).unwrap_or(rule).into()
         }
         "peak_ewma" => {
             let entry: PeakEwmaEntry = read(value, path)?;
@@ -150,9 +158,7 @@ fn known(name: &str, value: &Value, path: &str) -> Result<Option<LoadBalancing>>
         }
         "ring_hash_experimental" | "ring_hash" => {
             let entry: HashEntry = read(value, path)?;
-            entry.check_ring(path)?;
-            let points = entry.points.map(|Whole(points)| RingHash::default().with_points(points));
-            Policy::from(points.unwrap_or_default()).hash_on_header(entry.header(path)?)
+            Policy::from(entry.ring(path)?).hash_on_header(entry.header(path)?)
         }
         "maglev" => {
             let entry: HashEntry = read(value, path)?;
@@ -173,22 +179,29 @@ fn read<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T> {
 }
 
 impl HashEntry {
-    fn check_ring(&self, path: &str) -> Result<()> {
-        let size = |size: Option<Whole>, default| size.map_or(default, |Whole(size)| size);
-        let (min, max) = (size(self.min_ring_size, 1), size(self.max_ring_size, LARGEST_RING));
-        for (name, size) in [("minRingSize", min), ("maxRingSize", max)] {
-            if !(1..=LARGEST_RING).contains(&size) {
+    fn ring(&self, path: &str) -> Result<RingHash> {
+        let ring = RingHash::default();
+        let sizes = [("minRingSize", self.min_ring_size), ("maxRingSize", self.max_ring_size)];
+        for (name, size) in sizes {
+            if let Some(Whole(size)) = size.filter(|Whole(size)| !(1..=LARGEST_RING).contains(size)) {
                 let problem = format!("must be from 1 to {LARGEST_RING}, is {size}");
                 return Err(InvalidServiceConfig::at(format!("{path}.{name}"), problem));
             }
         }
-        if min > max {
-            return Err(InvalidServiceConfig::at(
-                format!("{path}.minRingSize"),
-                "must not be above maxRingSize",
-            ));
+        let named = |name: &str| format!("{path}.{name}");
+        let wrong = |name: &str, problem: &str| Err(InvalidServiceConfig::at(named(name), problem));
+        match (self.points, sizes.map(|(_, size)| size.map(|Whole(size)| size))) {
+            (None, [None, None]) => Ok(ring),
+            (Some(Whole(points)), [None, None]) => Ok(ring.with_points(points)),
+            (Some(_), _) => wrong("points", "the size of the ring is given as well: name one of both"),
+            (None, [Some(least), Some(most)]) if least > most => {
+                wrong("minRingSize", "must not be above maxRingSize")
+            }
+            (None, [least, most]) => {
+                let most = most.unwrap_or(RING_CAP).min(RING_CAP);
+                Ok(ring.with_ring_size(least.unwrap_or(LEAST_RING).min(most), most))
+            }
         }
-        Ok(())
     }
 
     fn header(&self, path: &str) -> Result<Option<HeaderName>> {
@@ -245,7 +258,8 @@ impl SuccessRateEntry {
         }
         number(&mut rule.minimum_hosts, self.minimum_hosts);
         number(&mut rule.request_volume, self.request_volume);
-        enforced(self.enforcement_percentage, path).map(|enforced| enforced.then_some(rule))
+        rule.enforcement_percentage = enforced(self.enforcement_percentage, path)?;
+        Ok(Some(rule).filter(|rule| rule.enforcement_percentage > 0))
     }
 }
 
@@ -255,7 +269,8 @@ impl FailurePercentageEntry {
         rule.threshold = percent(self.threshold, rule.threshold, &format!("{path}.threshold"))?;
         number(&mut rule.minimum_hosts, self.minimum_hosts);
         number(&mut rule.request_volume, self.request_volume);
-        enforced(self.enforcement_percentage, path).map(|enforced| enforced.then_some(rule))
+        rule.enforcement_percentage = enforced(self.enforcement_percentage, path)?;
+        Ok(Some(rule).filter(|rule| rule.enforcement_percentage > 0))
     }
 }
 
@@ -265,8 +280,8 @@ fn number<T: TryFrom<u32>>(target: &mut T, value: Option<Whole>) {
     }
 }
 
-fn enforced(value: Option<Whole>, path: &str) -> Result<bool> {
-    percent(value, 100, &format!("{path}.enforcementPercentage")).map(|percent| percent > 0)
+fn enforced(value: Option<Whole>, path: &str) -> Result<u8> {
+    percent(value, 100, &format!("{path}.enforcementPercentage"))
 }
 
 fn percent(value: Option<Whole>, default: u8, path: &str) -> Result<u8> {

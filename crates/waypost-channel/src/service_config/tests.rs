@@ -1,6 +1,8 @@
 use super::*;
+use crate::policy::Policy;
 use std::time::Duration;
 use tonic::Code;
+use waypost_balance::{LeastRequest, RingHash};
 
 fn parse(json: &str) -> Result<ServiceConfig, InvalidServiceConfig> {
     json.parse()
@@ -89,11 +91,33 @@ fn the_first_known_policy_counts() {
 }
 
 #[test]
+fn options_of_policies_are_taken() {
+    let rule = |entry: &str| {
+        let config = parse(&format!(r#"{{"loadBalancingConfig": [{entry}]}}"#)).unwrap();
+        format!("{:?}", config.load_balancing.unwrap().policy.unwrap())
+    };
+    let same = |entry: &str, policy: Policy| assert_eq!(rule(entry), format!("{policy:?}"), "{entry}");
+    let least = LeastRequest::default;
+    same(r#"{"least_request_experimental": {}}"#, least().into());
+    same(r#"{"least_request_experimental": {"choiceCount": 5}}"#, least().with_choices(5).into());
+    same(r#"{"least_request_experimental": {"choiceCount": 11}}"#, least().with_choices(10).into());
+    let ring = RingHash::default;
+    same(r#"{"ring_hash_experimental": {}}"#, ring().into());
+    same(r#"{"ring_hash_experimental": {"points": 64}}"#, ring().with_points(64).into());
+    let sized = |least, most| ring().with_ring_size(least, most).into();
+    same(r#"{"ring_hash_experimental": {"minRingSize": 10, "maxRingSize": 20}}"#, sized(10, 20));
+    same(r#"{"ring_hash_experimental": {"minRingSize": 2048}}"#, sized(2048, 4096));
+    same(r#"{"ring_hash_experimental": {"minRingSize": 8388608}}"#, sized(4096, 4096));
+    same(r#"{"ring_hash_experimental": {"maxRingSize": 100}}"#, sized(100, 100));
+    same(r#"{"ring_hash_experimental": {"maxRingSize": 8388608}}"#, sized(1024, 4096));
+}
+
+#[test]
 fn outlier_detection_is_a50s() {
     let config = parse(
         r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {
             "interval": "1s", "baseEjectionTime": "2s", "maxEjectionTime": "3s", "maxEjectionPercent": 40,
-            "successRateEjection": {"stdevFactor": 1500, "enforcementPercentage": 100, "minimumHosts": 3, "requestVolume": 7},
+            "successRateEjection": {"stdevFactor": 1500, "enforcementPercentage": 40, "minimumHosts": 3, "requestVolume": 7},
             "failurePercentageEjection": {"enforcementPercentage": 0},
             "childPolicy": [{"mystery": {}}, {"least_request_experimental": {"choiceCount": 2}}]}}]}"#,
     )
@@ -105,7 +129,7 @@ fn outlier_detection_is_a50s() {
     assert_eq!((outliers.base_ejection_time.as_secs(), outliers.max_ejection_time.as_secs()), (2, 3));
     let rate = outliers.success_rate.unwrap();
     assert!((rate.stdev_factor - 1.5).abs() < 1e-9);
-    assert_eq!((rate.minimum_hosts, rate.request_volume), (3, 7));
+    assert_eq!((rate.minimum_hosts, rate.request_volume, rate.enforcement_percentage), (3, 7, 40));
     assert_eq!((outliers.failure_percentage, outliers.consecutive_failures), (None, None));
 }
 
@@ -166,6 +190,18 @@ fn what_is_wrong_is_named_with_its_place() {
         (
             r#"{"loadBalancingConfig": [{"ring_hash_experimental": {"minRingSize": 9, "maxRingSize": 8}}]}"#,
             "loadBalancingConfig[0].ring_hash_experimental.minRingSize",
+        ),
+        (
+            r#"{"loadBalancingConfig": [{"ring_hash_experimental": {"minRingSize": 0}}]}"#,
+            "loadBalancingConfig[0].ring_hash_experimental.minRingSize",
+        ),
+        (
+            r#"{"loadBalancingConfig": [{"ring_hash_experimental": {"maxRingSize": 8388609}}]}"#,
+            "loadBalancingConfig[0].ring_hash_experimental.maxRingSize",
+        ),
+        (
+            r#"{"loadBalancingConfig": [{"ring_hash_experimental": {"maxRingSize": 8, "points": 8}}]}"#,
+            "loadBalancingConfig[0].ring_hash_experimental.points",
         ),
         (
             r#"{"loadBalancingConfig": [{"outlier_detection_experimental": {"maxEjectionPercent": 101}}]}"#,
