@@ -1,5 +1,6 @@
 //! How bytes reach an endpoint: TCP, TLS over TCP, or something of the user's own.
 
+use crate::tls::{InvalidTls, client_config};
 use futures::future::BoxFuture;
 use std::fmt;
 use std::io;
@@ -21,6 +22,12 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 
     /// Connects. May be dropped at any time; the channel limits it by its connect timeout.
     fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Transport>>;
+
+    /// Whether requests to this endpoint say that they came over TLS (the scheme of their URI): by default if the endpoint asks
+    /// for it.
+    fn is_secure(&self, endpoint: &Endpoint) -> bool {
+        endpoint.scheme.is_secure()
+    }
 }
 
 /// A connected stream of bytes.
@@ -36,6 +43,8 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 #[derive(Debug, Clone, Default)]
 pub struct TcpConnector {
     tls: Option<Arc<ClientConfig>>,
+    /// For all endpoints rather than for those that ask for it.
+    always: bool,
     server_name: Option<ServerName<'static>>,
 }
 
@@ -61,6 +70,27 @@ impl TcpConnector {
         self
     }
 
+    /// As [`with_tls`](Self::with_tls), with certificates in PEM: those of the authorities that servers' certificates are checked
+    /// against, and, where servers want one of the client (mutual TLS), its certificate and key. The system's own authorities
+    /// are not consulted.
+    ///
+    /// # Errors
+    /// What is wrong with a certificate or the key.
+    pub fn with_pem(
+        self,
+        authorities: impl AsRef<[u8]>,
+        identity: Option<(&[u8], &[u8])>,
+    ) -> Result<Self, InvalidTls> {
+        Ok(self.with_tls(client_config(authorities.as_ref(), identity)?))
+    }
+
+    /// TLS for every endpoint, if there is a configuration: for fleets that speak it where the registry does not say so. Layout
+    /// `grpc`, that of etcd's Go package, has no place for it.
+    pub fn always_tls(mut self) -> Self {
+        self.always = true;
+        self
+    }
+
     /// The name that certificates must be for, instead of the host of the endpoint: instances are often registered by
     /// their IP addresses, while their certificates name the service.
     pub fn with_server_name(mut self, name: ServerName<'static>) -> Self {
@@ -81,8 +111,12 @@ impl Connector for TcpConnector {
         }
     }
 
+    fn is_secure(&self, endpoint: &Endpoint) -> bool {
+        self.tls.is_some() && (self.always || endpoint.scheme.is_secure())
+    }
+
     fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Transport>> {
-        let tls = self.tls.clone().filter(|_| endpoint.scheme.is_secure());
+        let tls = self.tls.clone().filter(|_| self.is_secure(&endpoint));
         let server_name = self.server_name.clone();
         Box::pin(async move {
             let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;

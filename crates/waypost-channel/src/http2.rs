@@ -75,7 +75,7 @@ impl Http2Dialer {
     async fn connect(self, endpoint: Endpoint, abort: Abort) -> Result<Dialed<Http2>, DialError> {
         let authority = Authority::try_from(endpoint.authority())
             .map_err(|error| format!("{endpoint} cannot stand in a URI: {error}"))?;
-        let scheme = if endpoint.scheme.is_secure() { Scheme::HTTPS } else { Scheme::HTTP };
+        let scheme = if self.connector.is_secure(&endpoint) { Scheme::HTTPS } else { Scheme::HTTP };
         let transport = self.connector.connect(endpoint).await?;
         let (sender, mut driving, greeting, left) = self.handshake(transport, abort).await?;
         tokio::select! {

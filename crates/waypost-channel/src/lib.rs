@@ -106,6 +106,7 @@ mod shared;
 mod stats;
 mod steering;
 mod table;
+mod tls;
 mod verdict;
 mod wards;
 
@@ -127,6 +128,7 @@ pub use service_config::{
 };
 pub use settings::{Keepalive, RetryPolicy};
 pub use stats::{CallStats, ChannelStats, EndpointStats, EndpointStatus};
+pub use tls::InvalidTls;
 pub use tokio_rustls::rustls;
 /// Policies with their options, and what one's own is made of.
 pub use waypost_balance as balance;

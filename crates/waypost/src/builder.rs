@@ -18,6 +18,7 @@ pub struct Builder {
     also_read: Option<String>,
     prefix: Option<String>,
     follow_configs: bool,
+    zone: Option<String>,
     client: Vec<Box<dyn FnOnce(ClientOptions) -> ClientOptions + Send>>,
     registry: Vec<Box<dyn FnOnce(RegistryOptions) -> RegistryOptions + Send>>,
     discovery: Vec<Box<dyn FnOnce(DiscoveryOptions) -> DiscoveryOptions + Send>>,
@@ -77,6 +78,14 @@ impl Builder {
         self
     }
 
+    /// The zone that this process is in: its channels prefer instances of that zone
+    /// ([`ChannelBuilder::zone`](waypost_channel::ChannelBuilder::zone)), and what it [serves](Waypost::serve) is registered there. Empty for
+    /// none. Default: what the environment variable `WAYPOST_ZONE` says, if it says anything.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
     /// Changes options of the client to etcd: timeouts, keepalive, limits.
     pub fn client(mut self, change: impl FnOnce(ClientOptions) -> ClientOptions + Send + 'static) -> Self {
         self.client.push(Box::new(change));
@@ -123,7 +132,10 @@ impl Builder {
             self.discovery.into_iter().fold(DiscoveryOptions::new(read), |options, change| change(options));
         let client =
             self.client.into_iter().fold(client_options(endpoints)?, |options, change| change(options));
-        let waypost = Waypost::new(Client::new(client)?, registry, discovery);
+        let mut waypost = Waypost::new(Client::new(client)?, registry, discovery);
+        if let Some(zone) = &self.zone {
+            waypost = waypost.with_zone(zone);
+        }
         Ok(if self.follow_configs { waypost.follow_service_configs() } else { waypost })
     }
 }
@@ -136,6 +148,7 @@ impl std::fmt::Debug for Builder {
             .field("also_read", &self.also_read)
             .field("prefix", &self.prefix)
             .field("follow_configs", &self.follow_configs)
+            .field("zone", &self.zone)
             .finish_non_exhaustive()
     }
 }

@@ -127,7 +127,7 @@ pub use waypost_registry as registry;
 pub use crate::builder::Builder;
 pub use crate::error::{Error, ServeError};
 pub use crate::serve::{GrpcService, Serve, Serving};
-pub use crate::service_config::SERVICE_CONFIG_PREFIX;
+pub use crate::service_config::{SERVICE_CONFIG_PREFIX, follow_service_config};
 pub use crate::waypost::Waypost;
 
 #[cfg(doc)]

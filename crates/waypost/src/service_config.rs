@@ -21,9 +21,15 @@ struct Follower {
     told: Option<String>,
 }
 
-/// The value of the service's key: each time that it is another than before, beginning with none. Whatever happens to etcd, the
-/// stream goes on: what was told last holds until something else is known.
-pub(crate) fn follow(client: Client, service: &ServiceName) -> impl Stream<Item = Option<String>> + use<> {
+/// The service config of a service as etcd has it: each time that it is another than before, beginning with none. Whatever happens
+/// to etcd, the stream goes on: what was told last holds until something else is known.
+///
+/// This is what channels follow after [`follow_service_configs`](crate::Builder::follow_service_configs); for a channel that is built of
+/// other parts, give it to [`service_config_updates`](waypost_channel::ChannelBuilder::service_config_updates).
+pub fn follow_service_config(
+    client: Client,
+    service: &ServiceName,
+) -> impl Stream<Item = Option<String>> + Send + use<> {
     let follower = Follower {
         client,
         key: format!("{SERVICE_CONFIG_PREFIX}{service}").into(),

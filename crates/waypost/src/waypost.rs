@@ -12,7 +12,7 @@ use waypost_registry::{Registration, Registry, RegistryOptions};
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::serve::{GrpcService, Serve};
-use crate::service_config;
+use crate::service_config::follow_service_config;
 
 /// Everything about one etcd in one place: registers, discovers, serves and calls. Cheap to clone; clones share their
 /// connections, leases and watches.
@@ -34,6 +34,8 @@ use crate::service_config;
 pub struct Waypost {
     shared: Arc<Shared>,
     follow_configs: bool,
+    /// Not empty.
+    zone: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -66,10 +68,12 @@ impl Waypost {
         Builder::default()
     }
 
-    /// Made of its parts, which are otherwise made by [`builder`](Self::builder).
+    /// Made of its parts, which are otherwise made by [`builder`](Self::builder). In the zone that the environment variable
+    /// `WAYPOST_ZONE` names, if it does.
     pub fn new(client: Client, registry: RegistryOptions, discovery: DiscoveryOptions) -> Self {
         Self {
             follow_configs: false,
+            zone: zone_of(|name| std::env::var(name).ok()),
             shared: Arc::new(Shared {
                 registry: Registry::new(client.clone(), registry.clone()),
                 registry_options: registry,
@@ -83,6 +87,17 @@ impl Waypost {
     pub fn follow_service_configs(mut self) -> Self {
         self.follow_configs = true;
         self
+    }
+
+    /// With another zone than that of the environment, as [`Builder::zone`] says.
+    pub fn with_zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone).filter(|zone| !zone.is_empty()).map(Arc::from);
+        self
+    }
+
+    /// The zone that this process is in, if it is known.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     /// The client to etcd.
@@ -141,11 +156,14 @@ impl Waypost {
     /// Outside a tokio runtime.
     pub fn channel_builder(&self, service: impl AsRef<str>) -> Result<ChannelBuilder, Error> {
         let service = service_name(service)?;
-        let builder = Channel::builder(self.shared.discovery.service(service.clone()));
+        let mut builder = Channel::builder(self.shared.discovery.service(service.clone()));
+        if let Some(zone) = &self.zone {
+            builder = builder.zone(Arc::clone(zone));
+        }
         if !self.follow_configs {
             return Ok(builder);
         }
-        Ok(builder.service_config_updates(service_config::follow(self.shared.client.clone(), &service)))
+        Ok(builder.service_config_updates(follow_service_config(self.shared.client.clone(), &service)))
     }
 
     /// A gRPC server that is registered as an instance of `service` while it runs; awaiting it runs it.
@@ -154,17 +172,54 @@ impl Waypost {
     /// [`registry::advertise`](crate::registry::advertise); with port 0 at the port that it got. `grpc` is what tonic
     /// generates, such as `GreeterServer::new(…)`; more can be [added](Serve::add_service).
     ///
-    /// See [`Serve`] for what happens when.
+    /// The instance is registered in the [zone](Self::zone) of this process, unless [`Serve::instance`] says otherwise. See [`Serve`]
+    /// for what happens when.
     pub fn serve<S, B>(&self, service: impl AsRef<str>, address: impl Into<String>, grpc: S) -> Serve
     where
         S: GrpcService<B> + NamedService,
     {
         let registry = Registry::new(self.shared.client.clone(), self.shared.registry_options.clone());
-        Serve::new(registry, service.as_ref(), address.into()).add_service(grpc)
+        let serve = Serve::new(registry, service.as_ref(), address.into()).add_service(grpc);
+        match self.zone() {
+            Some(zone) => {
+                let zone = zone.to_owned();
+                serve.instance(|instance| instance.with_zone(zone))
+            }
+            None => serve,
+        }
     }
+}
+
+/// The environment's; a variable that is empty counts as not set.
+fn zone_of(lookup: impl Fn(&str) -> Option<String>) -> Option<Arc<str>> {
+    lookup("WAYPOST_ZONE").filter(|zone| !zone.is_empty()).map(Arc::from)
 }
 
 pub(crate) fn service_name(name: impl AsRef<str>) -> Result<ServiceName, Error> {
     let name = name.as_ref();
     ServiceName::new(name).map_err(|source| Error::Name { name: name.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zone_is_the_environments_unless_it_is_empty() {
+        let zone = |value: Option<&str>| {
+            zone_of(|name| {
+                assert_eq!(name, "WAYPOST_ZONE");
+                value.map(str::to_owned)
+            })
+        };
+        assert_eq!(zone(Some("eu-1")).as_deref(), Some("eu-1"));
+        assert_eq!((zone(Some("")), zone(None)), (None, None));
+    }
+
+    #[test]
+    fn a_zone_of_the_programs_counts_more() {
+        let waypost = Waypost::builder().zone("a").build().unwrap();
+        assert_eq!(waypost.zone(), Some("a"));
+        assert_eq!(waypost.with_zone("").zone(), None);
+    }
 }

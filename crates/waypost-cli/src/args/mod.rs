@@ -7,6 +7,7 @@ mod duration;
 mod environment;
 mod layout;
 mod pair;
+mod service_tls;
 
 use clap::{ArgAction, Args, Parser};
 
@@ -19,6 +20,7 @@ pub(crate) use self::duration::parse_duration;
 pub(crate) use self::environment::Environment;
 pub(crate) use self::layout::LayoutArgs;
 pub(crate) use self::pair::{Pair, parse_pair};
+pub(crate) use self::service_tls::ServiceTlsArgs;
 
 const EXAMPLES: &str = "\
 Examples:

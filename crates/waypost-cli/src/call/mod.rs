@@ -1,6 +1,7 @@
 //! Calls to a service through the channel: an operator's probe.
 
 mod bytes_codec;
+mod config;
 mod load;
 mod method;
 mod summary;
@@ -16,6 +17,7 @@ use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 
+pub(crate) use self::config::Followed;
 pub(crate) use self::load::Extras;
 pub(crate) use self::method::{MethodName, Target, parse_method};
 
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) duration: Duration,
     /// How many calls may be under way at once.
     pub(crate) callers: u32,
+    /// Calls go by a service config in etcd.
+    pub(crate) configured: bool,
 }
 
 /// Calls until the time is over or SIGINT comes, and tells what came of it.
@@ -39,8 +43,9 @@ pub(crate) async fn run(plan: Plan, channel: Channel, mut out: Output) -> anyhow
     let mut interrupt = Interrupt::new()?;
     if !out.is_json() {
         let (method, policy) = (plan.target.path.path().trim_start_matches('/'), channel.policy().name());
+        let configured = if plan.configured { ", with the service config in etcd" } else { "" };
         out.line(format_args!(
-            "calling {} {method} by {policy}, {} times a second for {:?}; Ctrl-C ends it",
+            "calling {} {method} by {policy}{configured}, {} times a second for {:?}; Ctrl-C ends it",
             plan.service, plan.rate, plan.duration
         ))?;
     }

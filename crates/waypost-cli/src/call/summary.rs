@@ -16,6 +16,8 @@ pub(super) struct Summary {
     service: String,
     method: String,
     policy: &'static str,
+    /// Whether a service config in etcd was there to begin with.
+    service_config: bool,
     pub(super) calls: u64,
     pub(super) failed: u64,
     seconds: f64,
@@ -81,6 +83,7 @@ impl Summary {
             service: plan.service.to_string(),
             method: plan.target.path.path().trim_start_matches('/').to_owned(),
             policy: channel.policy().name(),
+            service_config: plan.configured,
             calls: tally.calls(),
             failed: tally.failed_calls(),
             seconds,

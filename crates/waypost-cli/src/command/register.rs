@@ -8,7 +8,7 @@ use serde::Serialize;
 use waypost::model::{Endpoint, Instance, InstanceId, ServiceName, Status};
 use waypost::registry::{Conflict, Registration, RegistrationState, Registry, RegistryOptions};
 
-use crate::args::{LayoutArgs, Pair, parse_duration, parse_pair};
+use crate::args::{Environment, LayoutArgs, Pair, parse_duration, parse_pair};
 use crate::exit::Exit;
 use crate::interrupt::Interrupt;
 use crate::output::{Output, Tone};
@@ -36,7 +36,7 @@ pub(crate) struct RegisterArgs {
     /// Its share of calls relative to others.
     #[arg(long, default_value_t = waypost::model::DEFAULT_WEIGHT)]
     weight: u32,
-    /// The zone that it runs in.
+    /// The zone that it runs in [env: WAYPOST_ZONE]
     #[arg(long)]
     zone: Option<String>,
     /// The version of what runs.
@@ -115,7 +115,7 @@ impl RegisterArgs {
 
     fn into_instance(self) -> Instance {
         let mut instance = Instance::new(self.service, self.address).with_weight(self.weight);
-        instance.zone = self.zone;
+        instance.zone = self.zone.or_else(|| Environment::of_process().own("ZONE"));
         instance.version = self.version;
         if let Some(id) = self.id {
             instance = instance.with_id(id);
