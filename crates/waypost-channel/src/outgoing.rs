@@ -191,6 +191,14 @@ impl http_body::Body for Outgoing {
     }
 }
 
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(Payload::Stream(replay, reader)) = &self.sending {
+            replay.leave(*reader);
+        }
+    }
+}
+
 // === impl Claim ===
 
 impl Claim {

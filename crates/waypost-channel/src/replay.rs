@@ -6,6 +6,7 @@ use bytes::Bytes;
 use h2::Reason;
 use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -28,6 +29,8 @@ struct Made {
     /// Somebody has read.
     begun: bool,
     reader: Reader,
+    /// The reader will read no more.
+    left: bool,
     /// Of the reader, while it waits.
     waker: Option<Waker>,
     lengths: Lengths,
@@ -60,6 +63,7 @@ impl Replay {
             committed: size > limit,
             begun: false,
             reader: Reader::default(),
+            left: false,
             waker: None,
             lengths,
             rest: Rest::More(rest),
@@ -68,7 +72,23 @@ impl Replay {
 
     /// Nothing is kept from here on: there will be no further attempt.
     pub(crate) fn commit(&self) {
-        self.made().commit();
+        let gone = {
+            let mut made = self.made();
+            made.commit();
+            made.abandoned()
+        };
+        drop(gone);
+    }
+
+    /// This attempt reads no more. If there is no other, whoever makes the request is told.
+    pub(crate) fn leave(&self, reader: Reader) {
+        let gone = {
+            let mut made = self.made();
+            made.left |= made.reader == reader;
+            made.abandoned()
+        };
+        // Not under the lock: what ends with it is the caller's.
+        drop(gone);
     }
 
     /// Begins anew for another attempt, which takes the place of the one before. `None` if a part is no longer there.
@@ -77,7 +97,7 @@ impl Replay {
         if made.committed && made.begun {
             return None;
         }
-        made.next = 0;
+        (made.next, made.left) = (0, false);
         made.reader.0 += 1;
         if let Some(waiting) = made.waker.take() {
             waiting.wake();
@@ -187,6 +207,12 @@ impl Made {
             self.kept = self.kept.split_off(self.next);
             self.next = 0;
         }
+    }
+
+    /// What nobody will read.
+    fn abandoned(&mut self) -> Option<(Rest, VecDeque<Bytes>)> {
+        let abandoned = self.committed && self.left && matches!(self.rest, Rest::More(_));
+        abandoned.then(|| (mem::replace(&mut self.rest, Rest::Nothing), mem::take(&mut self.kept)))
     }
 }
 
@@ -305,6 +331,22 @@ mod tests {
         assert!(sender.is_closed(), "the caller is told that nobody reads any more");
         let second = replay.rewind().unwrap();
         assert!(matches!(read(&replay, second), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[test]
+    fn the_caller_is_told_once_nobody_will_read() {
+        let (sender, replay) = replay();
+        let first = Reader::default();
+        send(&sender, b"\0");
+        has(&replay, first, b"\0");
+        replay.leave(first);
+        assert!(!sender.is_closed(), "another attempt may");
+        let second = replay.rewind().unwrap();
+        replay.commit();
+        replay.leave(first);
+        assert!(!sender.is_closed(), "another attempt does");
+        replay.leave(second);
+        assert!(sender.is_closed());
     }
 
     #[test]

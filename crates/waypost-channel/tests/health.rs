@@ -39,6 +39,13 @@ impl Tonic {
         Self { endpoint, reporter, shutdown, task: tokio::spawn(serving) }
     }
 
+    /// Says that `greeter` is served.
+    async fn serving() -> Self {
+        let server = Self::start().await;
+        server.says(ServingStatus::Serving).await;
+        server
+    }
+
     async fn says(&self, status: ServingStatus) {
         self.reporter.set_service_status("greeter", status).await;
     }
@@ -58,8 +65,7 @@ async fn an_endpoint_that_does_not_serve_is_not_picked_until_it_does() {
     let servers = [Tonic::start().await, Tonic::start().await];
     servers[0].says(ServingStatus::Serving).await;
     servers[1].says(ServingStatus::NotServing).await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.change((0..2).map(|id| instance(id, servers[id].endpoint.clone())), []);
+    let (_fleet, subscription) = Fleet::with((0..2).map(|id| instance(id, servers[id].endpoint.clone())));
     let channel = builder(subscription).health_check("greeter").build();
     ready(&channel, 1).await;
     unhealthy(&channel, 1).await;
@@ -85,10 +91,8 @@ async fn an_endpoint_that_does_not_serve_is_not_picked_until_it_does() {
 
 #[tokio::test]
 async fn a_name_that_the_server_does_not_know_is_not_healthy_and_a_config_may_ask_for_another() {
-    let server = Tonic::start().await;
-    server.says(ServingStatus::Serving).await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, server.endpoint.clone()));
+    let server = Tonic::serving().await;
+    let (_fleet, subscription) = Fleet::with([instance(0, server.endpoint.clone())]);
     let channel = builder(subscription).health_check("mystery").build();
     unhealthy(&channel, 1).await;
     channel.set_service_config(Some(r#"{"healthCheckConfig": {"serviceName": "greeter"}}"#.parse().unwrap()));
@@ -99,10 +103,8 @@ async fn a_name_that_the_server_does_not_know_is_not_healthy_and_a_config_may_as
 
 #[tokio::test]
 async fn watching_does_not_keep_a_server_from_stopping() {
-    let server = Tonic::start().await;
-    server.says(ServingStatus::Serving).await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, server.endpoint.clone()));
+    let server = Tonic::serving().await;
+    let (_fleet, subscription) = Fleet::with([instance(0, server.endpoint.clone())]);
     let channel = builder(subscription).health_check("greeter").build();
     ready(&channel, 1).await;
     server.shutdown.send(()).unwrap();
@@ -112,10 +114,8 @@ async fn watching_does_not_keep_a_server_from_stopping() {
 #[tokio::test]
 async fn a_channel_that_is_gone_and_an_instance_that_left_are_not_watched() {
     for leaves in [true, false] {
-        let server = Tonic::start().await;
-        server.says(ServingStatus::Serving).await;
-        let (fleet, subscription) = Fleet::of(&[]);
-        fleet.put(instance(0, server.endpoint.clone()));
+        let server = Tonic::serving().await;
+        let (fleet, subscription) = Fleet::with([instance(0, server.endpoint.clone())]);
         let channel = builder(subscription).health_check("greeter").build();
         ready(&channel, 1).await;
         if leaves {

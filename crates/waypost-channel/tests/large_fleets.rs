@@ -123,8 +123,7 @@ async fn keyed(channel: &Channel, key: usize) -> Endpoint {
 
 #[tokio::test]
 async fn of_ten_thousand_endpoints_a_client_connects_to_its_subset() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(10_000), []);
+    let (_registry, subscription) = Fleet::with(fleet(10_000));
     let mut subsets = Vec::new();
     for client in ["frontend-1", "frontend-1", "frontend-2"] {
         let connector = InMemory::default();
@@ -153,8 +152,7 @@ async fn of_ten_thousand_endpoints_a_client_connects_to_its_subset() {
 
 #[tokio::test]
 async fn a_limit_to_connections_is_a_subset_that_is_the_same_for_all_channels_of_a_process() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(500), []);
+    let (_registry, subscription) = Fleet::with(fleet(500));
     let connector = InMemory::default();
     for _ in 0..2 {
         let channel =
@@ -166,8 +164,7 @@ async fn a_limit_to_connections_is_a_subset_that_is_the_same_for_all_channels_of
 
 #[tokio::test]
 async fn connections_on_demand_are_made_for_calls_and_not_before() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(10_000), []);
+    let (_registry, subscription) = Fleet::with(fleet(10_000));
     let connector = InMemory::default();
     let channel = builder(subscription)
         .connector(connector.clone())
@@ -199,8 +196,7 @@ async fn connections_on_demand_are_made_for_calls_and_not_before() {
 
 #[tokio::test]
 async fn on_demand_a_client_keeps_to_its_limit_and_its_calls_share_what_there_is() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(1_000), []);
+    let (_registry, subscription) = Fleet::with(fleet(1_000));
     let connector = InMemory::default();
     let channel = builder(subscription)
         .connector(connector.clone())
@@ -239,8 +235,7 @@ async fn a_connection_on_demand_that_no_call_uses_is_closed_and_made_again() {
 /// Dead ones are not waited for for ever, and are named.
 #[tokio::test]
 async fn on_demand_a_fleet_that_is_dead_is_an_error() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(5), []);
+    let (_registry, subscription) = Fleet::with(fleet(5));
     let connector = Nobody::default();
     let channel = builder(subscription)
         .connector(connector.clone())
@@ -253,8 +248,7 @@ async fn on_demand_a_fleet_that_is_dead_is_an_error() {
 
 #[tokio::test]
 async fn ten_thousand_endpoints_are_not_connected_to_all_at_once() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(10_000), []);
+    let (_registry, subscription) = Fleet::with(fleet(10_000));
     let connector = Nobody::default();
     let channel = builder(subscription).connector(connector.clone()).max_connecting(some(40)).build();
     within(async {
@@ -270,8 +264,7 @@ async fn ten_thousand_endpoints_are_not_connected_to_all_at_once() {
 /// While the set changes again and again, every pick finds an endpoint, and none that has left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn picks_go_on_while_a_set_of_ten_thousand_changes() {
-    let (registry, subscription) = Fleet::of(&[]);
-    registry.change(fleet(10_000), []);
+    let (registry, subscription) = Fleet::with(fleet(10_000));
     let pool = Channel::builder(subscription).policy(Policy::peak_ewma()).pool(Unconnected);
     within(pool.wait_for(|stats| stats.ready() == 10_000)).await;
     let stop = CancellationToken::new();

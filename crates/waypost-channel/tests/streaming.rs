@@ -146,8 +146,7 @@ async fn an_answer_that_has_begun_commits_the_call() {
 #[tokio::test]
 async fn what_a_server_refuses_after_a_part_of_it_was_sent_is_sent_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (fleet, subscription) = Fleet::unread();
-    fleet.put(instance(0, listener.local_addr().unwrap().into()));
+    let (_fleet, subscription) = Fleet::with([instance(0, listener.local_addr().unwrap().into())]);
     let server = tokio::spawn(async move {
         let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
         let mut taken = None;
@@ -221,6 +220,23 @@ async fn a_caller_that_cannot_go_on_is_told_its_own_error_and_the_endpoint_is_no
         assert_eq!((server.calls(), failures(&channel)), (1, 0));
     }
     assert!(received.lock().unwrap().is_empty() || received.lock().unwrap()[0] == message(b"one"));
+}
+
+#[tokio::test]
+async fn a_caller_learns_that_its_stream_is_not_wanted_any_more() {
+    // It has said all that it has to say, and reads nothing.
+    let server = Server::start(handler(|_, _| async { answers::ok() })).await;
+    let (_fleet, channel) = channel_to(&[&server], RETRIED, 1 << 20).await;
+    let (messages, answer) = upload(&channel);
+    send(&messages, b"one");
+    let response = answer.await;
+    within(async {
+        while !messages.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(status(response).await.0, Code::Ok);
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ enum Treatment {
     Reset(h2::Reason),
     /// Reads nothing any more, and says nothing, and keeps the connection.
     Freeze,
+    /// The same, before there is a request.
+    Deaf,
 }
 
 /// A server below the level of gRPC. Tells how many requests it has seen.
@@ -41,11 +43,14 @@ async fn raw(treatment: Treatment) -> (Endpoint, watch::Receiver<usize>) {
             let seen = seen.clone();
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(stream).await.unwrap();
+                if matches!(treatment, Treatment::Deaf) {
+                    pending::<()>().await;
+                }
                 while let Some(Ok((_request, mut respond))) = connection.accept().await {
                     seen.send_modify(|count| *count += 1);
                     match treatment {
                         Treatment::Reset(reason) => respond.send_reset(reason),
-                        Treatment::Freeze => pending().await,
+                        Treatment::Freeze | Treatment::Deaf => pending().await,
                     }
                 }
             });
@@ -72,8 +77,7 @@ async fn a_stream_that_the_server_refuses_goes_elsewhere_even_if_it_is_not_idemp
 #[tokio::test]
 async fn a_fleet_that_refuses_everything_is_asked_a_bounded_number_of_times() {
     let (refusing, requests) = raw(Treatment::Reset(h2::Reason::REFUSED_STREAM)).await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, refusing));
+    let (_fleet, subscription) = Fleet::with([instance(0, refusing)]);
     let channel = builder(subscription).build();
     let error = check(&channel).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unavailable);
@@ -88,8 +92,7 @@ async fn other_resets_are_told_to_the_caller_as_grpc_has_them() {
         (h2::Reason::PROTOCOL_ERROR, tonic::Code::Internal),
     ] {
         let (address, requests) = raw(Treatment::Reset(reason)).await;
-        let (fleet, subscription) = Fleet::of(&[]);
-        fleet.put(instance(0, address));
+        let (_fleet, subscription) = Fleet::with([instance(0, address)]);
         let channel = builder(subscription).all_idempotent().build();
         assert_eq!(check(&channel).await.unwrap_err().code(), code);
         assert_eq!(*requests.borrow(), 1);
@@ -100,8 +103,7 @@ async fn other_resets_are_told_to_the_caller_as_grpc_has_them() {
 #[tokio::test]
 async fn a_server_that_freezes_is_found_by_pings() {
     let (frozen, mut requests) = raw(Treatment::Freeze).await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, frozen));
+    let (fleet, subscription) = Fleet::with([instance(0, frozen)]);
     let keepalive = Keepalive::new(Duration::from_millis(50), Duration::from_millis(50));
     let channel = builder(subscription).keepalive(keepalive).build();
     ready(&channel, 1).await;
@@ -116,11 +118,31 @@ async fn a_server_that_freezes_is_found_by_pings() {
 }
 
 #[tokio::test]
+async fn a_server_that_freezes_while_nobody_calls_is_found_if_idle_connections_are_pinged() {
+    let (frozen, _requests) = raw(Treatment::Deaf).await;
+    let good = Server::healthy().await;
+    let (fleet, subscription) = Fleet::of(&[&good]);
+    fleet.put(instance(1, frozen));
+    let keepalive = Keepalive::new(Duration::from_millis(50), Duration::from_millis(50)).while_idle(true);
+    let channel = builder(subscription).keepalive(keepalive).build();
+    let lost = |stats: &waypost_channel::ChannelStats| {
+        stats
+            .endpoints
+            .iter()
+            .any(|at| at.last_error.as_deref().is_some_and(|error| error.contains("keep-alive")))
+    };
+    let stats = within(channel.wait_for(lost)).await;
+    assert_eq!(stats.endpoints.iter().map(|at| at.picks).sum::<u64>(), 0);
+    // The one that answers keeps its connection.
+    check(&channel).await.unwrap();
+    assert_eq!(good.connections(), 1);
+}
+
+#[tokio::test]
 async fn endpoints_that_ask_for_tls_get_it() {
     let tls = Tls::new();
     let (address, _server) = tls_server(&tls).await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, address.clone()));
+    let (_fleet, subscription) = Fleet::with([instance(0, address.clone())]);
     let connector = TcpConnector::new().with_tls(trusting(&tls));
     let channel = builder(subscription.clone()).connector(connector).build();
     let response = check(&channel).await.unwrap();
@@ -136,6 +158,21 @@ async fn endpoints_that_ask_for_tls_get_it() {
     let connector = TcpConnector::new().with_tls(trusting(&tls)).with_server_name(name);
     let error = check(&builder(subscription).connector(connector).build()).await.unwrap_err();
     assert!(error.message().contains("not valid for name"), "{error}");
+}
+
+#[tokio::test]
+async fn tls_can_be_for_all_and_of_pem() {
+    let tls = Tls::new();
+    let (mut address, _server) = tls_server(&tls).await;
+    // As a layout that cannot say more has it.
+    address.scheme = waypost_model::Scheme::Grpc;
+    let (_fleet, subscription) = Fleet::with([instance(0, address)]);
+    let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let (certificate, key) = (read(&tls.client().certificate), read(&tls.client().key));
+    let connector = TcpConnector::new().with_pem(tls.ca_pem(), Some((&certificate, &key))).unwrap();
+    let error = check(&builder(subscription.clone()).connector(connector.clone()).build()).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unavailable, "it is spoken to without: {error}");
+    check(&builder(subscription).connector(connector.always_tls()).build()).await.unwrap();
 }
 
 fn trusting(tls: &Tls) -> ClientConfig {

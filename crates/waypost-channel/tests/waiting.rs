@@ -72,8 +72,7 @@ async fn instances_that_drain_are_counted_in_the_error() {
 
 #[tokio::test]
 async fn an_instance_that_speaks_something_else_is_named_with_the_reason() {
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(4, "https://127.0.0.1:1".parse().unwrap()));
+    let (_fleet, subscription) = Fleet::with([instance(4, "https://127.0.0.1:1".parse().unwrap())]);
     let channel = builder(subscription).build();
     let error = check(&channel).await.unwrap_err();
     says(&error, &["1 unusable", "4: https://127.0.0.1:1 needs TLS"]);
@@ -134,8 +133,7 @@ async fn a_server_of_another_protocol_is_not_ready() {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         }
     });
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, address.into()));
+    let (_fleet, subscription) = Fleet::with([instance(0, address.into())]);
     let channel = builder(subscription).build();
     says(&check(&channel).await.unwrap_err(), &["does not speak HTTP/2"]);
 }

@@ -197,8 +197,12 @@ impl Fleet {
 
     /// A service with these servers, under the ids `0`, `1`, …
     pub(crate) fn of(servers: &[&Server]) -> (Self, Subscription) {
+        Self::with(servers.iter().enumerate().map(|(n, server)| instance(n, server.endpoint())))
+    }
+
+    /// A service with these instances.
+    pub(crate) fn with(instances: impl IntoIterator<Item = Instance>) -> (Self, Subscription) {
         let (fleet, subscription) = Self::unread();
-        let instances = servers.iter().enumerate().map(|(n, server)| instance(n, server.endpoint()));
         fleet.change(instances, []);
         (fleet, subscription)
     }
