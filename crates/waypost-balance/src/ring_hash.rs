@@ -22,8 +22,9 @@ use std::sync::Arc;
 ///
 /// Weight 0 means no points: the endpoint is used when no other can be. If all weights are 0, all are equal.
 ///
-/// [`with_ring_size`](Self::with_ring_size) makes gRPC's ring instead: point for point the same, so that a key goes to the same server
-/// from clients here and there, while they see the same endpoints with the same weights.
+/// [`with_ring_size`](Self::with_ring_size) makes gRPC's ring instead: the same points, so that a key goes to the same server from
+/// clients here and there, while they see the same endpoints with the same weights. (Where weights differ, so may a point of each
+/// endpoint, since shares are rounded in the order of the endpoints.)
 #[derive(Debug, Clone)]
 pub struct RingHash {
     size: Size,

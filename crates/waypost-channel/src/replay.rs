@@ -228,6 +228,7 @@ mod tests {
     use crate::length::Limit;
     use futures::channel::mpsc::{UnboundedSender, unbounded};
     use http_body_util::StreamBody;
+    use proptest::prelude::*;
 
     type Item = Result<Frame<Bytes>, Status>;
 
@@ -363,5 +364,78 @@ mod tests {
         assert!(replay.poll(Reader::default(), &mut Context::from_waker(&waker)).is_pending());
         replay.rewind().unwrap();
         assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Send(usize),
+        Read,
+        ReadOld,
+        Rewind,
+        Commit,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_usize..4).prop_map(Step::Send),
+            6 => Just(Step::Read),
+            1 => Just(Step::ReadOld),
+            2 => Just(Step::Rewind),
+            1 => Just(Step::Commit),
+        ]
+    }
+
+    proptest! {
+        /// Every attempt gets all of the request, in order, and once; or there is no such attempt.
+        #[test]
+        fn an_attempt_gets_all_or_is_none(steps in prop::collection::vec(step(), 0..60), limit in 0_usize..20) {
+            let (sender, receiver) = unbounded::<Item>();
+            let lengths = Lengths::new(Limit::NONE);
+            let replay = Replay::new(VecDeque::new(), Body::new(StreamBody::new(receiver)), lengths, limit);
+            let (mut sent, mut next, mut pulled) = (Vec::new(), 0, 0);
+            let (mut committed, mut begun) = (false, false);
+            let mut readers = vec![Reader::default()];
+            for (number, step) in (0_u8..).zip(steps) {
+                match step {
+                    Step::Send(length) => {
+                        let data = Bytes::from(vec![number; length]);
+                        sender.unbounded_send(Ok(Frame::data(data.clone()))).unwrap();
+                        sent.push(data);
+                    }
+                    Step::Read => {
+                        begun = true;
+                        match read(&replay, readers[readers.len() - 1]) {
+                            Poll::Pending => prop_assert_eq!(next, sent.len()),
+                            Poll::Ready(frame) => {
+                                prop_assert_eq!(&frame.unwrap().unwrap(), &sent[next]);
+                                next += 1;
+                                pulled = pulled.max(next);
+                            }
+                        }
+                        committed |= sent[..pulled].iter().map(Bytes::len).sum::<usize>() > limit;
+                    }
+                    Step::ReadOld => {
+                        for old in &readers[..readers.len() - 1] {
+                            prop_assert!(matches!(read(&replay, *old), Poll::Ready(Some(Err(_)))));
+                        }
+                    }
+                    Step::Rewind => {
+                        let renewed = replay.rewind();
+                        prop_assert_eq!(renewed.is_none(), committed && begun);
+                        if let Some(reader) = renewed {
+                            readers.push(reader);
+                            next = 0;
+                        }
+                    }
+                    Step::Commit => {
+                        replay.commit();
+                        committed = true;
+                    }
+                }
+                // No more is kept than may be, but for what a reader of a committed request has still to get.
+                let kept: usize = replay.made().kept.iter().map(Bytes::len).sum();
+                prop_assert!(kept <= limit);
+            }
+        }
     }
 }
