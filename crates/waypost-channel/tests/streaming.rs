@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use support::answers::{self, handler};
 use support::{Fleet, Server, builder, check, check_idempotent, instance, ready, signal, within};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
@@ -308,6 +309,55 @@ async fn of_a_stream_of_answers_all_come_before_the_one_that_is_too_long() {
     );
     assert!(within(body.frame()).await.is_none());
     within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+}
+
+/// Streams that are made slowly, to servers of which one is killed and started again, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_survive_servers_that_are_killed() {
+    const MESSAGES: [&[u8]; 6] = [b"one", b"two", b"three", b"four", b"five", b"six"];
+    let checking = || {
+        handler(async |request: Request<_>, _| {
+            // A part that ended well would be the worst of all.
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+            answers::in_headers(match body {
+                Ok(body) if *body == MESSAGES.map(message).concat() => Code::Ok,
+                Ok(_) => Code::DataLoss,
+                Err(_) => Code::Cancelled,
+            })
+        })
+    };
+    let (stable, mut mortal) = (Server::start(checking()).await, Server::start(checking()).await);
+    let (_fleet, channel) = channel_to(&[&stable, &mortal], RETRIED, 1 << 20).await;
+    let stop = CancellationToken::new();
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (channel, stop) = (channel.clone(), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    let (messages, answer) = upload(&channel);
+                    let answer = tokio::spawn(answer);
+                    for content in MESSAGES {
+                        send(&messages, content);
+                        tokio::task::yield_now().await;
+                    }
+                    drop(messages);
+                    assert_eq!(status(answer.await.unwrap()).await, (Code::Ok, String::new()));
+                }
+            })
+        })
+        .collect();
+    for round in 1..=10 {
+        mortal.called(round * 10).await;
+        mortal.kill().await;
+        mortal.restart().await;
+        ready(&channel, 2).await;
+    }
+    stop.cancel();
+    for caller in callers {
+        within(caller).await.unwrap();
+    }
+    let calls = channel.call_stats();
+    assert!(calls.retries + calls.unprocessed > 0, "{calls:?}");
 }
 
 fn failures(channel: &Channel) -> u64 {
