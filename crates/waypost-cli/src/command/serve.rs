@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 use serde::Serialize;
 use waypost_embed::server::{
-    AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA, Server, ServerTls, StartError,
+    AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFAULT_QUOTA, Origins, Server, ServerTls, StartError,
 };
 
 use crate::args::{UsageError, parse_duration};
@@ -46,6 +46,9 @@ pub(crate) struct ServeArgs {
     /// Where to serve /metrics and /health only, for those who may not have a client's certificate.
     #[arg(long, value_delimiter = ',', value_name = "URLS")]
     listen_metrics_urls: Vec<String>,
+    /// Origins whose web pages may read what is answered over HTTP: * for all, or https://HOST[:PORT] separated by commas.
+    #[arg(long, default_value_t, value_name = "ORIGINS")]
+    cors: Origins,
     /// Who may connect to Unix sockets: the mode of their files.
     #[arg(long, default_value = "0600", value_parser = parse_mode, value_name = "MODE")]
     socket_mode: u32,
@@ -175,7 +178,8 @@ impl ServeArgs {
             .auto_compaction(compaction(self.auto_compaction_mode, &self.auto_compaction_retention)?)
             .progress_interval(self.watch_progress_notify_interval)
             .min_lease_ttl(i64::from((self.election_timeout * 3).div_ceil(2000)))
-            .bcrypt_cost(self.bcrypt_cost);
+            .bcrypt_cost(self.bcrypt_cost)
+            .cors(self.cors);
         let builder = match self.tls.options()? {
             Some(tls) => builder.tls(tls),
             None => builder,

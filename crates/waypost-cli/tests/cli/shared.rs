@@ -124,12 +124,12 @@ fn serve_on_the_same_folder_is_joined() {
         let get = run(command(&["--endpoints", url, "kv", "get", "greeting"])).await;
         assert!(get.stdout.contains("hello"), "{get:?}");
         let _stays = registered(folder, &["10.0.0.1:1"]).await;
-        serve.terminate();
-        assert!(serve.exited(PATIENCE).await.success());
-        assert_eq!(addresses(folder).await, ["10.0.0.1:1"]);
         let again = run(command(&args)).await;
         assert_eq!(again.code, 1, "{again:?}");
         assert!(again.stderr.contains(&data), "{}", again.stderr);
+        serve.terminate();
+        assert!(serve.exited(PATIENCE).await.success());
+        assert_eq!(addresses(folder).await, ["10.0.0.1:1"]);
     });
 }
 

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use waypost_testkit::{Etcd, Process};
 
 /// For whatever takes as long as it takes.
@@ -42,16 +43,17 @@ pub(crate) async fn run(command: Command) -> Ran {
     run_with_input(command, None).await
 }
 
-/// Runs it to its end with this on standard input.
-pub(crate) async fn run_with_input(mut command: Command, input: Option<&[u8]>) -> Ran {
+/// Runs it to its end with this on standard input; kills it if it does not end.
+pub(crate) async fn run_with_input(command: Command, input: Option<&[u8]>) -> Ran {
+    let mut command = tokio::process::Command::from(command);
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().expect("the command starts");
     if let Some(input) = input {
-        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), input).expect("it reads");
+        child.stdin.take().expect("piped").write_all(input).await.expect("it reads");
     }
-    let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
-    let output = tokio::time::timeout(PATIENCE, ended).await.expect("it ends").unwrap().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let output = ended.expect("it ends").expect("it is there");
     Ran {
         code: output.status.code().expect("it is not killed"),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

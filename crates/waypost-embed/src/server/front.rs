@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
@@ -11,7 +12,7 @@ use tower::ServiceExt as _;
 use super::engine::Engine;
 use super::metrics::Call;
 use super::tls::Peer;
-use super::{gateway, plain, service, status, wording};
+use super::{plain, service, status, web, wording};
 use crate::error::Refusal;
 
 /// Answers the requests of a listener.
@@ -19,6 +20,8 @@ use crate::error::Refusal;
 pub(super) struct Front {
     pub(super) services: Routes,
     pub(super) engine: Engine,
+    /// Ends what outlives its connection.
+    pub(super) stop: CancellationToken,
     /// Whether it tells how the server is, and nothing else.
     pub(super) metrics_only: bool,
 }
@@ -42,13 +45,7 @@ impl Front {
         if grpc {
             return Ok(self.grpc(request).await);
         }
-        match gateway::method(request.uri().path()) {
-            Some(method) if request.method() == Method::POST => {
-                Ok(gateway::call(self, method, request).await)
-            }
-            Some(_) => Ok(plain::only("POST")),
-            None => Ok(plain::answer(&self.engine, &request.into_parts().0).await),
-        }
+        Ok(web::answer(self, request).await)
     }
 
     /// Answers a call, whoever made gRPC of it.

@@ -56,7 +56,7 @@ impl Inside {
             run::load(store, Path::new("inside"), name, Vec::new(), false, options, guard)?;
         let stop = CancellationToken::new();
         let services = service::all(&engine, &stop).prepare();
-        let front = Front { services, engine, metrics_only: false };
+        let front = Front { services, engine, stop: stop.clone(), metrics_only: false };
         Ok(Self { front, stop, free, writer })
     }
 

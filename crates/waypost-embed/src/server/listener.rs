@@ -103,7 +103,7 @@ impl Server {
         let stream = Metered::new(stream, Arc::clone(&front.engine.shared.tallies));
         let service = tower::service_fn(move |request| front.clone().answer(peer.clone(), request));
         let stream = TokioIo::new(Mended::new(stream));
-        let connection = protocol.serve_connection(stream, TowerToHyperService::new(service));
+        let connection = protocol.serve_connection_with_upgrades(stream, TowerToHyperService::new(service));
         if let Err(error) = watcher.watch(connection.into_owned()).await {
             tracing::debug!(error, "a connection ended");
         }

@@ -38,6 +38,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod web;
 mod wording;
 
 use tonic::{Code, Status};
@@ -47,6 +48,7 @@ pub use self::options::{AutoCompaction, Builder, DEFAULT_MAX_REQUEST_BYTES, DEFA
 pub(crate) use self::reach::Reach;
 pub use self::run::{SOCKET, Server};
 pub use self::tls::{ServerTls, TlsError};
+pub use self::web::{OriginError, Origins};
 use crate::error::Refusal;
 
 /// The version of etcd whose behaviour this is. Clients parse it.

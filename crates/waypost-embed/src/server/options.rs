@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::StartError;
 use super::run::Server;
 use super::tls::ServerTls;
+use super::web::Origins;
 use crate::kv::DEFAULT_MAX_OPS;
 
 /// What a server is started with; from [`Server::builder`].
@@ -37,6 +38,7 @@ pub(super) struct Options {
     pub(super) progress_interval: Duration,
     pub(super) bcrypt_cost: u32,
     pub(super) cache_bytes: usize,
+    pub(super) origins: Origins,
 }
 
 /// When history is given up without being asked.
@@ -80,6 +82,7 @@ impl Builder {
                 progress_interval: Duration::from_secs(600),
                 bcrypt_cost: 10,
                 cache_bytes: 64 << 20,
+                origins: Origins::Any,
             },
         }
     }
@@ -179,6 +182,12 @@ impl Builder {
     /// Cost of the hashes of passwords, 4 to 31. Default 10.
     pub fn bcrypt_cost(mut self, cost: u32) -> Self {
         self.options.bcrypt_cost = cost.clamp(4, 31);
+        self
+    }
+
+    /// Origins whose web pages may read what is answered over HTTP, and open `WebSocket`s. Default: every one, as with etcd.
+    pub fn cors(mut self, origins: Origins) -> Self {
+        self.options.origins = origins;
         self
     }
 

@@ -121,7 +121,7 @@ fn json(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
     respond(status, "application/json", body.to_string())
 }
 
-fn text(status: StatusCode, body: &str) -> Response<Body> {
+pub(super) fn text(status: StatusCode, body: &str) -> Response<Body> {
     respond(status, "text/plain; charset=utf-8", body.to_owned())
 }
 

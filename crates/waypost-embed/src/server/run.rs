@@ -161,7 +161,7 @@ impl Server {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let services = service::all(&engine, &stop).prepare();
-        let front = Front { services, engine: engine.clone(), metrics_only: false };
+        let front = Front { services, engine: engine.clone(), stop: stop.clone(), metrics_only: false };
         for (listener, secure, metrics_only) in listeners {
             let front = Front { metrics_only, ..front.clone() };
             let tls = tls.clone().filter(|_| secure);

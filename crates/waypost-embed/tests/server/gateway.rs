@@ -109,7 +109,7 @@ async fn events(lines: &mut Lines, count: usize) -> Vec<Value> {
     events
 }
 
-async fn post(authority: &str, path: &str, body: &str, headers: &str) -> (u16, Value) {
+pub(crate) async fn post(authority: &str, path: &str, body: &str, headers: &str) -> (u16, Value) {
     let (status, mut rest) = send(authority, path, body, headers).await;
     let mut text = String::new();
     tokio::time::timeout(PATIENCE, rest.read_to_string(&mut text)).await.expect("an end in time").unwrap();

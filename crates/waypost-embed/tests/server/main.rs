@@ -22,3 +22,4 @@ mod shared;
 mod support;
 mod tls;
 mod watching;
+mod web;

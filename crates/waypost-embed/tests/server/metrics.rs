@@ -1,11 +1,13 @@
 //! `/metrics`, and how the server says that it is well.
 
+use std::collections::BTreeMap;
+
 use tokio_stream::StreamExt as _;
 use waypost_embed::server::ServerTls;
 use waypost_proto::etcdserverpb as pb;
 use waypost_proto::etcdserverpb::watch_client::WatchClient;
 use waypost_proto::etcdserverpb::watch_request::RequestUnion;
-use waypost_testkit::Tls;
+use waypost_testkit::{Etcd, EtcdVersion, Tls};
 
 use crate::support::{Ctl, Fixture, command, get_http, run};
 
@@ -62,6 +64,50 @@ async fn metrics_have_the_names_of_etcd() {
     ] {
         assert!(value(&page, series) > 0.0, "{series}: {page}");
     }
+}
+
+/// An answer whose body may have come in chunks, in one.
+fn dechunked(answer: &str) -> String {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    if !head.to_lowercase().contains("transfer-encoding: chunked") {
+        return answer.to_owned();
+    }
+    let (mut whole, mut rest) = (format!("{head}\r\n\r\n"), body);
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        whole.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
+/// The families of a page and their types.
+fn families(page: &str) -> BTreeMap<&str, &str> {
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect()
+}
+
+#[tokio::test]
+async fn metrics_are_of_the_types_of_etcd_in_its_format() {
+    let (fixture, etcd) = tokio::join!(Fixture::start(), Etcd::start(EtcdVersion::V3_5));
+    let mut pages = Vec::new();
+    for url in [fixture.url(), &etcd.url()] {
+        fixture.ctl_at(Ctl::V3_5, url, "put a 1").await;
+        let page = dechunked(&get_http(url, "/metrics").await);
+        let kind = page.lines().find(|line| line.to_lowercase().starts_with("content-type:"));
+        let kind = kind.and_then(|line| line.split_once(": ")).map(|(_, kind)| kind);
+        assert_eq!(kind, Some("text/plain; version=0.0.4; charset=utf-8"), "{url}");
+        pages.push(page);
+    }
+    let (ours, theirs) = (families(&pages[0]), families(&pages[1]));
+    // The library ends the name of each counter with `_total`, which etcd leaves out of these.
+    let gauges = ["etcd_server_health_failures", "etcd_server_health_success"];
+    for (family, kind) in ours.iter().filter(|(family, _)| !gauges.contains(family)) {
+        assert!(pages[0].contains(&format!("\n# HELP {family} ")), "{family} has no help");
+        let own = family.starts_with("waypost_embed_");
+        assert_eq!(theirs.get(family), if own { None } else { Some(kind) }, "{family}");
+    }
+    let shared = ours.keys().filter(|family| theirs.contains_key(*family)).count();
+    assert!(shared >= 38, "{shared} of {ours:?}");
 }
 
 #[tokio::test]

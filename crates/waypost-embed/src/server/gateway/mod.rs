@@ -11,6 +11,7 @@ mod frames;
 mod message;
 mod stream;
 mod table;
+pub(super) mod websocket;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Request, Response, StatusCode};

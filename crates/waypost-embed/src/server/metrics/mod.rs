@@ -4,6 +4,7 @@
 //! The services and the writer count in plain atomics; the rest is asked for when somebody reads.
 
 mod calls;
+mod classic;
 mod process;
 mod scrape;
 mod traffic;

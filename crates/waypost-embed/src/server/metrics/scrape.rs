@@ -11,17 +11,17 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::Tallies;
 use super::calls::Method;
 use super::process::Process;
+use super::{Tallies, classic};
 use crate::backend::{Backend as _, Size};
 use crate::error::Refusal;
 use crate::server::engine::{Engine, Shared, lock, read};
 use crate::server::{STORAGE_VERSION, VERSION};
 use crate::watch::Counts;
 
-/// What the text is.
-pub(in crate::server) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What the text is. etcd serves no other, whatever is asked for.
+pub(in crate::server) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything at one moment.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(in crate::server) async fn scrape(engine: &Engine) -> Result<String, Refusal
             let mut page = String::new();
             // A string takes everything.
             let _ = text::encode(&mut page, &registry);
-            Ok(page)
+            Ok(classic::from_open_metrics(&page))
         })
         .await
 }
@@ -92,7 +92,7 @@ impl Scrape {
         })
     }
 
-    fn gauges(&self) -> [(&'static str, &'static str, f64); 23] {
+    fn gauges(&self) -> [(&'static str, &'static str, f64); 21] {
         let Counts { streams, watches, behind, queued, .. } = self.watches;
         let counts = [streams, watches, behind, queued].map(|count| as_f64(count as u64));
         let [streams, watches, behind, queued] = counts;
@@ -139,12 +139,10 @@ impl Scrape {
             ),
             ("waypost_embed_leases", "Leases", as_f64(self.leases)),
             ("waypost_embed_alarms", "Alarms that are on", as_f64(self.alarms)),
-            ("etcd_server_leader_changes_seen_total", "Changes of the leader", 1.0),
-            ("etcd_server_heartbeat_send_failures_total", "Heartbeats to other members that failed", 0.0),
         ]
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, u64); 10] {
+    fn counters(&self) -> [(&'static str, &'static str, u64); 12] {
         let tallies = &self.tallies;
         [
             ("etcd_network_client_grpc_received_bytes", "Bytes from clients", tallies.received.get()),
@@ -161,6 +159,8 @@ impl Scrape {
             ("etcd_mvcc_delete", "Keys that were deleted", tallies.deletes.get()),
             ("etcd_debugging_mvcc_events", "Changes of keys", tallies.puts.get() + tallies.deletes.get()),
             ("etcd_server_proposals_failed", "Requests that were undone for a failure", tallies.failed.get()),
+            ("etcd_server_leader_changes_seen", "Changes of the leader", 1),
+            ("etcd_server_heartbeat_send_failures", "Heartbeats to other members that failed", 0),
         ]
     }
 }
