@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::pool::{Board, Pool};
 use crate::publisher::Publisher;
+use crate::replay::Store;
 use crate::service_config::ServiceConfig;
 use crate::settings::{Keepalive, RetryPolicy, Settings, Tuning};
 use crate::shared::Shared;
@@ -289,6 +290,7 @@ impl ChannelBuilder {
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(Plan::new(Arc::clone(&own), &settings.retry)),
             counters: Counters::default(),
+            kept: Arc::new(Store::new(settings.retry.streams_limit)),
             config_error: ArcSwapOption::empty(),
             scope: self.subscription.scope().clone(),
         });

@@ -89,7 +89,7 @@ pub(crate) fn run(
     let plan = inner.shared.plan.load_full();
     let limit = inner.settings.retry.request_limit;
     let (call, course, body, longest) = Call::prepare(inner, &plan, request);
-    let (payload, unmade) = match Payload::take(body, limit, longest) {
+    let (payload, unmade) = match Payload::take(body, limit, longest, &call.inner.shared.kept) {
         Ok(payload) => (Some(payload), None),
         Err(status) => (None, Some(status)),
     };

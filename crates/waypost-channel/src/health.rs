@@ -4,6 +4,7 @@ use crate::backoff::Backoff;
 use crate::http2::Http2;
 use crate::length::Limit;
 use crate::outgoing::{Outgoing, Payload};
+use crate::replay::Store;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::uri::PathAndQuery;
@@ -169,7 +170,9 @@ impl tower::Service<Request<Body>> for OnConnection {
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             parts.version = Version::HTTP_2;
-            let (outgoing, _claim) = Outgoing::new(Payload::take(body, usize::MAX, Limit::NONE)?);
+            // It is there as a whole; nothing is kept of it.
+            let nothing = Arc::new(Store::new(0));
+            let (outgoing, _claim) = Outgoing::new(Payload::take(body, usize::MAX, Limit::NONE, &nothing)?);
             Ok(sender.send_request(Request::from_parts(parts, outgoing)).await?)
         })
     }

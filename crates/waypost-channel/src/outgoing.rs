@@ -1,7 +1,7 @@
 //! The body of a request on its way to one endpoint, kept so that it can go to another.
 
 use crate::length::{Lengths, Limit};
-use crate::replay::{Reader, Replay};
+use crate::replay::{Reader, Replay, Store};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
@@ -49,13 +49,23 @@ pub(crate) struct Claim {
 // === impl Payload ===
 
 impl Payload {
-    /// Takes whatever is there at once, up to `limit` bytes. Fails when the body does, and when it has a message that is too long.
-    pub(crate) fn take(mut body: Body, limit: usize, longest: Limit) -> Result<Self, Status> {
+    /// Takes whatever is there at once, up to `limit` bytes; what is still to come is kept in the `store`, up to the same limit. Fails
+    /// when the body does, and when it has a message that is too long.
+    pub(crate) fn take(
+        mut body: Body,
+        limit: usize,
+        longest: Limit,
+        store: &Arc<Store>,
+    ) -> Result<Self, Status> {
         // What is not there yet is awaited where it is sent.
         let mut cx = Context::from_waker(Waker::noop());
         let mut whole = Whole::default();
         let mut size = 0_usize;
         let mut lengths = Lengths::new(longest);
+        let stream = |begun: Whole, rest, lengths| {
+            let replay = Replay::new(begun.into_frames(), rest, lengths, limit, store);
+            Self::Stream(Arc::new(replay), Reader::default())
+        };
         while !body.is_end_stream() {
             match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Ready(None) => break,
@@ -67,20 +77,15 @@ impl Payload {
                         size = size.saturating_add(data.len());
                         whole.push(data);
                         if size > limit {
-                            return Ok(Self::stream(whole, body, lengths, limit));
+                            return Ok(stream(whole, body, lengths));
                         }
                     }
                     Err(frame) => whole.trailers = frame.into_trailers().ok().map(Box::new),
                 },
-                Poll::Pending => return Ok(Self::stream(whole, body, lengths, limit)),
+                Poll::Pending => return Ok(stream(whole, body, lengths)),
             }
         }
         Ok(Self::Whole(whole))
-    }
-
-    fn stream(begun: Whole, rest: Body, lengths: Lengths, limit: usize) -> Self {
-        let replay = Replay::new(begun.into_frames(), rest, lengths, limit);
-        Self::Stream(Arc::new(replay), Reader::default())
     }
 
     /// The same for another attempt, if [`renew`](Self::renew) says so then.
@@ -228,9 +233,13 @@ mod tests {
         Frame::data(Bytes::from_static(text.as_bytes()))
     }
 
+    fn take(body: Body, limit: usize) -> Result<Payload, Status> {
+        Payload::take(body, limit, Limit::NONE, &Arc::new(Store::new(1000)))
+    }
+
     #[tokio::test]
     async fn a_body_that_is_there_is_sent_as_often_as_needed() {
-        let mut payload = Payload::take(body(vec![data("ab"), data("c")]), 3, Limit::NONE).unwrap();
+        let mut payload = take(body(vec![data("ab"), data("c")]), 3).unwrap();
         for _ in 0..3 {
             let (outgoing, claim) = Outgoing::new(payload.copy());
             assert!(payload.renew());
@@ -241,10 +250,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_not_there_yet_is_kept_and_one_that_is_too_large_is_not() {
-        let large = Payload::take(body(vec![data("ab"), data("cd"), data("e")]), 3, Limit::NONE).unwrap();
+        let large = take(body(vec![data("ab"), data("cd"), data("e")]), 3).unwrap();
         let (sender, receiver) = futures::channel::mpsc::unbounded::<Item>();
         sender.unbounded_send(Ok(data("abc"))).unwrap();
-        let late = Payload::take(Body::new(StreamBody::new(receiver)), 100, Limit::NONE).unwrap();
+        let late = take(Body::new(StreamBody::new(receiver)), 100).unwrap();
         sender.unbounded_send(Ok(data("de"))).unwrap();
         drop(sender);
         for (mut payload, times) in [(large, 1), (late, 3)] {
@@ -263,16 +272,16 @@ mod tests {
             Frame::data(Bytes::from([&[0, 0, 0, 0, length][..], &vec![1; length.into()]].concat()))
         };
         let longest = Limit::lower(Some(8), Some(9));
-        assert!(Payload::take(body(vec![message(8), message(8)]), 100, longest).unwrap().is_whole());
-        let refused = Payload::take(body(vec![message(8), message(9)]), 100, longest).unwrap_err();
+        let limited = |frames| Payload::take(body(frames), 100, longest, &Arc::new(Store::new(0)));
+        assert!(limited(vec![message(8), message(8)]).unwrap().is_whole());
+        let refused = limited(vec![message(8), message(9)]).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         assert!(refused.message().contains("a message of 9 bytes"), "{refused}");
     }
 
     #[tokio::test]
     async fn a_body_that_was_not_asked_for_is_given_back() {
-        let (outgoing, claim) =
-            Outgoing::new(Payload::take(body(vec![data("ab")]), 10, Limit::NONE).unwrap());
+        let (outgoing, claim) = Outgoing::new(take(body(vec![data("ab")]), 10).unwrap());
         assert!(!outgoing.is_end_stream());
         assert!(claim.take().is_some());
         assert!(outgoing.collect().await.is_err());

@@ -8,6 +8,7 @@ use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tonic::Status;
@@ -23,8 +24,11 @@ struct Made {
     kept: VecDeque<Bytes>,
     /// How many of these the reader has got. 0 once the call is committed.
     next: usize,
-    /// Bytes that may be kept besides.
-    room: usize,
+    /// Bytes that are kept, which the store knows of. None once the call is committed.
+    size: usize,
+    /// The most of them.
+    limit: usize,
+    store: Arc<Store>,
     committed: bool,
     /// Somebody has read.
     begun: bool,
@@ -35,6 +39,13 @@ struct Made {
     waker: Option<Waker>,
     lengths: Lengths,
     rest: Rest,
+}
+
+/// What may be kept of all requests of a channel together. Shared by them, lock-free.
+#[derive(Debug)]
+pub(crate) struct Store {
+    used: AtomicUsize,
+    most: usize,
 }
 
 /// What is still to come.
@@ -50,17 +61,46 @@ enum Rest {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reader(u32);
 
+// === impl Store ===
+
+impl Store {
+    /// With room for so many bytes.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { used: AtomicUsize::new(0), most }
+    }
+
+    /// Whether there is room for so much more, which is then taken.
+    fn take(&self, bytes: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.most);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 // === impl Replay ===
 
 impl Replay {
-    /// What has come of a body so far, and the rest. Committed at once if it is more than `limit`.
-    pub(crate) fn new(kept: VecDeque<Bytes>, rest: Body, lengths: Lengths, limit: usize) -> Self {
+    /// What has come of a body so far, and the rest. Committed at once if it is more than `limit`, or more than the store has room
+    /// for.
+    pub(crate) fn new(
+        kept: VecDeque<Bytes>,
+        rest: Body,
+        lengths: Lengths,
+        limit: usize,
+        store: &Arc<Store>,
+    ) -> Self {
         let size: usize = kept.iter().map(Bytes::len).sum();
+        let keeps = size <= limit && store.take(size);
         Self(Mutex::new(Made {
             kept,
             next: 0,
-            room: limit.saturating_sub(size),
-            committed: size > limit,
+            size: if keeps { size } else { 0 },
+            limit,
+            store: Arc::clone(store),
+            committed: !keeps,
             begun: false,
             reader: Reader::default(),
             left: false,
@@ -191,14 +231,14 @@ impl Made {
         if self.committed {
             return;
         }
-        match self.room.checked_sub(data.len()) {
-            Some(room) => {
-                self.room = room;
-                self.kept.push_back(data.clone());
-                self.next += 1;
-            }
-            None => self.commit(),
+        let size = self.size.saturating_add(data.len());
+        if size > self.limit || !self.store.take(data.len()) {
+            self.commit();
+            return;
         }
+        self.size = size;
+        self.kept.push_back(data.clone());
+        self.next += 1;
     }
 
     fn commit(&mut self) {
@@ -206,6 +246,7 @@ impl Made {
             self.committed = true;
             self.kept = self.kept.split_off(self.next);
             self.next = 0;
+            self.store.give_back(mem::take(&mut self.size));
         }
     }
 
@@ -213,6 +254,12 @@ impl Made {
     fn abandoned(&mut self) -> Option<(Rest, VecDeque<Bytes>)> {
         let abandoned = self.committed && self.left && matches!(self.rest, Rest::More(_));
         abandoned.then(|| (mem::replace(&mut self.rest, Rest::Nothing), mem::take(&mut self.kept)))
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        self.store.give_back(self.size);
     }
 }
 
@@ -236,7 +283,11 @@ mod tests {
     fn replay() -> (UnboundedSender<Item>, Replay) {
         let (sender, receiver) = unbounded();
         let lengths = Lengths::new(Limit::lower(Some(7), None));
-        (sender, Replay::new(VecDeque::new(), Body::new(StreamBody::new(receiver)), lengths, 4))
+        (sender, Replay::new(VecDeque::new(), Body::new(StreamBody::new(receiver)), lengths, 4, &store(100)))
+    }
+
+    fn store(most: usize) -> Arc<Store> {
+        Arc::new(Store::new(most))
     }
 
     fn send(sender: &UnboundedSender<Item>, data: &'static [u8]) {
@@ -316,10 +367,42 @@ mod tests {
     fn a_large_beginning_that_nobody_has_read_is_still_there() {
         let (_sender, receiver) = unbounded::<Item>();
         let kept = VecDeque::from([Bytes::from_static(&[0; 9])]);
-        let replay = Replay::new(kept, Body::new(StreamBody::new(receiver)), Lengths::new(Limit::NONE), 4);
+        let lengths = Lengths::new(Limit::NONE);
+        let replay = Replay::new(kept, Body::new(StreamBody::new(receiver)), lengths, 4, &store(100));
         let second = replay.rewind().unwrap();
         has(&replay, second, &[0; 9]);
         assert_eq!(replay.rewind(), None);
+    }
+
+    #[test]
+    fn all_requests_together_keep_no_more_than_the_store_has_room_for() {
+        let store = store(5);
+        let used = || store.used.load(Ordering::Relaxed);
+        let begin = |kept: &'static [u8]| {
+            let (sender, receiver) = unbounded::<Item>();
+            let kept = VecDeque::from([Bytes::from_static(kept)]);
+            let lengths = Lengths::new(Limit::NONE);
+            (sender, Replay::new(kept, Body::new(StreamBody::new(receiver)), lengths, 4, &store))
+        };
+        let (sender, first) = begin(&[0; 3]);
+        has(&first, Reader::default(), &[0; 3]);
+        let (_sender, second) = begin(&[0; 3]);
+        has(&second, Reader::default(), &[0; 3]);
+        assert_eq!((second.rewind(), used()), (None, 3), "there was no room for the second");
+        let (_sender, third) = begin(&[0; 2]);
+        assert_eq!(used(), 5);
+        send(&sender, b"\0");
+        has(&first, Reader::default(), b"\0");
+        assert_eq!((first.rewind(), used()), (None, 2), "it would have to be kept as a whole");
+        drop((first, second));
+        third.commit();
+        assert_eq!(used(), 0);
+        third.commit();
+        drop(third);
+        assert_eq!(used(), 0);
+        let (_sender, fourth) = begin(&[0; 4]);
+        drop(fourth);
+        assert_eq!(used(), 0);
     }
 
     #[test]
@@ -391,7 +474,8 @@ mod tests {
         fn an_attempt_gets_all_or_is_none(steps in prop::collection::vec(step(), 0..60), limit in 0_usize..20) {
             let (sender, receiver) = unbounded::<Item>();
             let lengths = Lengths::new(Limit::NONE);
-            let replay = Replay::new(VecDeque::new(), Body::new(StreamBody::new(receiver)), lengths, limit);
+            let body = Body::new(StreamBody::new(receiver));
+            let replay = Replay::new(VecDeque::new(), body, lengths, limit, &store(100));
             let (mut sent, mut next, mut pulled) = (Vec::new(), 0, 0);
             let (mut committed, mut begun) = (false, false);
             let mut readers = vec![Reader::default()];

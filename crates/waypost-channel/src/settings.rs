@@ -50,6 +50,9 @@ pub struct RetryPolicy {
     /// What is kept of a request, in bytes, until its call is committed: 1 MiB by default. One that is larger, or has become larger
     /// while it is sent, is not sent again.
     pub request_limit: usize,
+    /// What is kept of all requests of the channel together that are still being made while they are sent (streams), in bytes: 16 MiB by
+    /// default. While there is no room, such a request is sent once. 0 keeps nothing of them.
+    pub streams_limit: usize,
     /// Responses of idempotent calls are held back until they are complete, or larger than this: 4 MiB by default.
     pub response_limit: usize,
 }
@@ -130,6 +133,7 @@ impl Default for RetryPolicy {
                 ..Backoff::new(Duration::from_millis(25), Duration::from_secs(1))
             },
             request_limit: 1 << 20,
+            streams_limit: 16 << 20,
             response_limit: 4 << 20,
         }
     }
@@ -159,6 +163,12 @@ impl RetryPolicy {
     /// With other waits before retries that go where the call has been.
     pub fn with_backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
+        self
+    }
+
+    /// With another limit, in bytes, to what is kept of all requests of the channel that are streams.
+    pub fn with_streams_limit(mut self, bytes: usize) -> Self {
+        self.streams_limit = bytes;
         self
     }
 

@@ -3,8 +3,10 @@
 use crate::meter::Counters;
 use crate::plan::Plan;
 use crate::pool::service_of;
+use crate::replay::Store;
 use crate::service_config::InvalidServiceConfig;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::Arc;
 use waypost_model::Scope;
 
 pub(crate) struct Shared {
@@ -12,6 +14,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// Why the newest service config is not in use.
     pub(crate) config_error: ArcSwapOption<InvalidServiceConfig>,
+    /// What is kept of requests that are streams.
+    pub(crate) kept: Arc<Store>,
     pub(crate) scope: Scope,
 }
 

@@ -87,10 +87,13 @@ async fn failing(which: Range<usize>, after: usize, received: &Received) -> Serv
     .await
 }
 
-async fn channel_to(servers: &[&Server], config: &str, limit: usize) -> (Fleet, Channel) {
+async fn channel_to(servers: &[&Server], config: &str) -> (Fleet, Channel) {
+    channel_with(servers, config, RetryPolicy::default()).await
+}
+
+async fn channel_with(servers: &[&Server], config: &str, policy: RetryPolicy) -> (Fleet, Channel) {
     let (fleet, subscription) = Fleet::of(servers);
     let config = config.parse::<ServiceConfig>().unwrap();
-    let policy = RetryPolicy::default().with_limits(limit, 0);
     let channel = builder(subscription).service_config(config).retry(policy).build();
     ready(&channel, servers.len()).await;
     (fleet, channel)
@@ -100,7 +103,7 @@ async fn channel_to(servers: &[&Server], config: &str, limit: usize) -> (Fleet, 
 async fn what_was_sent_is_sent_again_and_then_what_comes_later() {
     let received = Received::default();
     let server = failing(0..2, ONE, &received).await;
-    let (_fleet, channel) = channel_to(&[&server], RETRIED, 1 << 20).await;
+    let (_fleet, channel) = channel_to(&[&server], RETRIED).await;
     let (messages, answer) = upload(&channel);
     let call = tokio::spawn(answer);
     send(&messages, b"one");
@@ -119,14 +122,24 @@ async fn what_was_sent_is_sent_again_and_then_what_comes_later() {
 #[tokio::test]
 async fn what_is_larger_than_what_is_kept_is_sent_once() {
     let received = Received::default();
-    let server = failing(0..1, 2 * ONE, &received).await;
-    let (_fleet, channel) = channel_to(&[&server], RETRIED, 2 * ONE - 1).await;
-    let (messages, answer) = upload(&channel);
-    let call = tokio::spawn(answer);
-    send(&messages, b"one");
-    send(&messages, b"two");
-    assert_eq!(status(within(call).await.unwrap()).await.0, Code::Unavailable);
-    assert_eq!(server.calls(), 1);
+    let policy = RetryPolicy::default;
+    for (policy, calls) in [
+        (policy().with_limits(2 * ONE - 1, 0), 1),
+        (policy().with_streams_limit(2 * ONE - 1), 1),
+        (policy().with_limits(2 * ONE, 0).with_streams_limit(2 * ONE), 2),
+    ] {
+        let server = failing(0..1, 2 * ONE, &received).await;
+        let (_fleet, channel) = channel_with(&[&server], RETRIED, policy).await;
+        let (messages, answer) = upload(&channel);
+        let call = tokio::spawn(answer);
+        send(&messages, b"one");
+        send(&messages, b"two");
+        server.called(calls).await;
+        drop(messages);
+        let code = status(within(call).await.unwrap()).await.0;
+        assert_eq!(code, if calls == 1 { Code::Unavailable } else { Code::Ok }, "{policy:?}");
+        assert_eq!(server.calls(), calls, "{policy:?}");
+    }
 }
 
 #[tokio::test]
@@ -136,7 +149,7 @@ async fn an_answer_that_has_begun_commits_the_call() {
         let dying = handler(|_, kill| async move { answers::dies_before_trailers(kill) });
         servers.push(Server::start(dying).await);
     }
-    let (_fleet, channel) = channel_to(&[&servers[0], &servers[1]], RETRIED, 1 << 20).await;
+    let (_fleet, channel) = channel_to(&[&servers[0], &servers[1]], RETRIED).await;
     let (messages, answer) = upload(&channel);
     send(&messages, b"one");
     assert_eq!(status(answer.await).await.0, Code::Unavailable);
@@ -210,7 +223,7 @@ async fn a_caller_that_cannot_go_on_is_told_its_own_error_and_the_endpoint_is_no
     };
     let waiting = failing(0..0, 0, &received).await;
     for server in [&answering, &waiting] {
-        let (_fleet, channel) = channel_to(&[server], RETRIED, 1 << 20).await;
+        let (_fleet, channel) = channel_to(&[server], RETRIED).await;
         let (messages, answer) = upload(&channel);
         let call = tokio::spawn(answer);
         send(&messages, b"one");
@@ -227,7 +240,7 @@ async fn a_caller_that_cannot_go_on_is_told_its_own_error_and_the_endpoint_is_no
 async fn a_caller_learns_that_its_stream_is_not_wanted_any_more() {
     // It has said all that it has to say, and reads nothing.
     let server = Server::start(handler(|_, _| async { answers::ok() })).await;
-    let (_fleet, channel) = channel_to(&[&server], RETRIED, 1 << 20).await;
+    let (_fleet, channel) = channel_to(&[&server], RETRIED).await;
     let (messages, answer) = upload(&channel);
     send(&messages, b"one");
     let response = answer.await;
@@ -246,7 +259,7 @@ async fn messages_of_requests_are_only_so_long() {
     let server = failing(0..0, 0, &received).await;
     let limited =
         r#"{"methodConfig": [{"name": [{"service": "test.Uploads"}], "maxRequestMessageBytes": 5}]}"#;
-    let (_fleet, channel) = channel_to(&[&server], limited, 1 << 20).await;
+    let (_fleet, channel) = channel_to(&[&server], limited).await;
     let (messages, answer) = upload(&channel);
     let call = tokio::spawn(answer);
     send(&messages, b"12345");
@@ -327,7 +340,7 @@ async fn streams_survive_servers_that_are_killed() {
         })
     };
     let (stable, mut mortal) = (Server::start(checking()).await, Server::start(checking()).await);
-    let (_fleet, channel) = channel_to(&[&stable, &mortal], RETRIED, 1 << 20).await;
+    let (_fleet, channel) = channel_to(&[&stable, &mortal], RETRIED).await;
     let stop = CancellationToken::new();
     let callers: Vec<_> = (0..4)
         .map(|_| {
