@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::Mended;
 use super::front::Front;
-use super::metrics::Metered;
+use super::metrics::metered;
 use super::socket::{Listening, Stream};
 use super::tls::{Peer, Tls};
 
@@ -100,7 +100,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { protocol, front, .. } = self;
-        let stream = Metered::new(stream, Arc::clone(&front.engine.shared.tallies));
+        let stream = metered(stream, &front.engine.shared.tallies);
         let service = tower::service_fn(move |request| front.clone().answer(peer.clone(), request));
         let stream = TokioIo::new(Mended::new(stream));
         let connection = protocol.serve_connection_with_upgrades(stream, TowerToHyperService::new(service));
