@@ -1,13 +1,13 @@
 //! What an endpoint has answered, before it is clear that the caller gets it.
 
 use crate::deadline::Deadline;
+use crate::exchange::Incoming;
 use crate::incoming::{Complete, Passing, Tracked};
 use crate::ledger::{Record, UnderWay};
 use crate::length::Limit;
 use crate::resend::Pushback;
 use http::Response;
 use http::response::Parts;
-use hyper::body::Incoming;
 use tonic::Code;
 use tonic::body::Body;
 

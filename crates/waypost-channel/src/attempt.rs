@@ -3,24 +3,23 @@
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::deadline::Passed;
+use crate::exchange::{Exchange, Incoming, Severed};
 use crate::extension::EndpointInfo;
-use crate::http2::Http2;
 use crate::incoming::{Broken, Held, Passing, passed};
 use crate::lease::Lease;
 use crate::ledger::UnderWay;
-use crate::outgoing::{Claim, Outgoing, Payload};
-use crate::verdict::{code_of_headers, refused, status_of};
+use crate::line::{Http2, Unsent};
+use crate::outgoing::Payload;
+use crate::replay::Replay;
+use crate::verdict::{code_of_headers, is_refusal, status_of};
 use futures::future::BoxFuture;
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use waypost_balance::EndpointState;
 
 /// How an attempt ended.
 pub(crate) enum Ended {
@@ -36,12 +35,8 @@ pub(crate) enum Ended {
 
 /// An attempt that is under way.
 pub(crate) struct Sent {
-    /// A response, or the error with the request, if that was not sent.
-    response: BoxFuture<'static, Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>,
-    claim: Arc<Claim>,
-    state: Arc<EndpointState>,
+    exchange: Result<Exchange, Box<Unsent>>,
     under_way: UnderWay,
-    number: u32,
 }
 
 /// gRFC A6: the server is told how often the call was tried before.
@@ -50,16 +45,11 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 impl Call {
     /// Sends the call to one endpoint, as the attempt of this number.
     pub(crate) fn send(&self, lease: Lease<Http2>, payload: Payload, number: u32) -> Sent {
-        let (outgoing, claim) = Outgoing::new(payload);
-        let state = Arc::clone(lease.endpoint());
         let (connection, started) = lease.into_parts();
-        let request = self.request(&connection, outgoing, number);
-        let Http2 { mut sender, .. } = connection;
+        let request = self.request(&connection, number);
         let under_way = UnderWay::new(Arc::clone(&self.inner.shared), started, number, self.record.span());
-        // A request that is queued just as the connection ends is given back when the last sender is gone, and no sooner: a call
-        // that kept its own while it waits would wait for ever.
-        let response = Box::pin(sender.try_send_request(request));
-        Sent { response, claim, state, under_way, number }
+        let exchange = connection.send(request, payload).map_err(Box::new);
+        Sent { exchange, under_way }
     }
 
     /// What comes of it.
@@ -69,39 +59,58 @@ impl Call {
     )]
     pub(crate) fn outcome(&self, mut sent: Sent) -> impl Future<Output = Ended> + Send {
         async move {
-            let response = match self.deadline.limit(&mut sent.response).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(error)) => return sent.failed(error),
-                Err(Passed) => {
-                    let status = passed(&sent.under_way.context());
-                    sent.under_way.ended(status.code());
-                    return Ended::Over(status);
-                }
+            let ended = match &mut sent.exchange {
+                Ok(exchange) => Some(self.deadline.limit(exchange).await),
+                Err(_) => None,
             };
-            let holding = match self.answered(response, sent) {
-                ControlFlow::Break(ended) => return ended,
-                ControlFlow::Continue(holding) => holding,
-            };
-            holding.await
+            match self.heard(sent, ended) {
+                ControlFlow::Break(ended) => ended,
+                ControlFlow::Continue(holding) => holding.await,
+            }
+        }
+    }
+
+    /// The response has begun, or will not come.
+    fn heard(
+        &self,
+        sent: Sent,
+        ended: Option<Result<Result<Response<Incoming>, Severed>, Passed>>,
+    ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
+        let Sent { exchange, under_way } = sent;
+        match (exchange, ended) {
+            (Ok(exchange), Some(Ok(Ok(response)))) => self.answered(response, under_way, exchange.replay()),
+            (Ok(exchange), Some(Ok(Err(error)))) => ControlFlow::Break(failed(under_way, &error, &exchange)),
+            (Err(unsent), _) => ControlFlow::Break(refused(under_way, *unsent)),
+            (Ok(_), Some(Err(Passed)) | None) => {
+                let status = passed(&under_way.context());
+                under_way.ended(status.code());
+                ControlFlow::Break(Ended::Over(status))
+            }
         }
     }
 
     /// Looks at the headers of a response; goes on if they do not decide.
-    fn answered(&self, response: Response<Incoming>, sent: Sent) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
-        let Sent { state, mut under_way, number, claim, .. } = sent;
+    fn answered(
+        &self,
+        response: Response<Incoming>,
+        mut under_way: UnderWay,
+        replay: Option<&Arc<Replay>>,
+    ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
         let (mut parts, body) = response.into_parts();
-        parts.extensions.insert(EndpointInfo {
-            key: state.key(),
-            instance: state.instance(),
-            endpoint: state.endpoint().clone(),
-            attempts: number,
-        });
+        if let Some(state) = under_way.endpoint() {
+            parts.extensions.insert(EndpointInfo {
+                key: state.key(),
+                instance: state.instance(),
+                endpoint: state.endpoint().clone(),
+                attempts: under_way.attempt(),
+            });
+        }
         if let Some(code) = code_of_headers(parts.status, &parts.headers) {
             under_way.ended(code);
             return ControlFlow::Break(Ended::Answered(Box::new(Answer::in_headers(parts, code, body))));
         }
         under_way.answered();
-        let body = Passing::new(body, self.longest, claim.replay().cloned());
+        let body = Passing::new(body, self.longest, replay.cloned());
         if self.held_back {
             return ControlFlow::Continue(Box::pin(self.hold(parts, body, under_way)));
         }
@@ -130,15 +139,10 @@ impl Call {
         }
     }
 
-    fn request(&self, connection: &Http2, body: Outgoing, number: u32) -> Request<Outgoing> {
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(connection.scheme.clone());
-        uri.authority = Some(connection.authority.clone());
-        uri.path_and_query = Some(self.path.clone());
-        let mut request = Request::new(body);
+    fn request(&self, connection: &Http2, number: u32) -> Request<()> {
+        let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
-        // All three parts are there, so this never falls back.
-        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.uri_mut() = connection.uri(self.path.clone());
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = self.headers.clone();
         if number > 1 {
@@ -149,24 +153,25 @@ impl Call {
     }
 }
 
-// === impl Sent ===
-
-impl Sent {
-    /// There will be no response.
-    fn failed(self, mut error: TrySendError<Request<Outgoing>>) -> Ended {
-        let given_back = error.take_message().is_some();
-        let error = error.into_error();
-        if let Some(failure) = self.claim.replay().and_then(|replay| replay.failure()) {
-            return Ended::Over(failure);
-        }
-        let unsent = self.claim.take();
-        let status = status_of(&error, &self.under_way.context());
-        // A whole request of which no byte was asked for: the server has at most seen its headers.
-        if given_back || refused(&error) || (self.claim.replay().is_none() && unsent.is_some()) {
-            self.under_way.not_sent();
-            return Ended::NotProcessed(status, unsent);
-        }
-        self.under_way.lost(status.code());
-        Ended::Lost(status)
+/// There will be no response.
+fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
+    if let Some(failure) = exchange.replay().and_then(|replay| replay.failure()) {
+        return Ended::Over(failure);
     }
+    let status = status_of(error, &under_way.context());
+    let (untouched, unsent) = exchange.unsent();
+    if is_refusal(error) || untouched {
+        under_way.not_sent();
+        return Ended::NotProcessed(status, unsent);
+    }
+    under_way.lost(status.code());
+    Ended::Lost(status)
+}
+
+/// The connection has not taken it.
+fn refused(under_way: UnderWay, unsent: Unsent) -> Ended {
+    let Unsent { error, payload, wrong } = unsent;
+    let status = status_of(&error.into(), &under_way.context());
+    under_way.not_sent();
+    if wrong { Ended::Over(status) } else { Ended::NotProcessed(status, Some(payload)) }
 }

@@ -6,19 +6,19 @@ use crate::channel::Inner;
 use crate::deadline::{Deadline, Passed};
 use crate::driver::now;
 use crate::extension::{HashKey, Idempotent, WaitForReady};
-use crate::http2::Http2;
 use crate::lease::Lease;
 use crate::ledger::Record;
 use crate::length::Limit;
+use crate::line::Http2;
 use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::plan::Plan;
 use crate::pool::{NotReady, Wish};
 use crate::resend::{Pushback, Retries};
 use crate::service_config::{HedgingRule, MethodConfig, Resend};
-use http::header::USER_AGENT;
+use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -40,7 +40,6 @@ pub(crate) struct Call {
     pub(crate) held_back: bool,
     /// Of the messages of responses.
     pub(crate) longest: Limit,
-    since: Instant,
     wait_for_ready: bool,
     /// What it brings itself, without the header that the policy names.
     key: Option<HashKey>,
@@ -52,6 +51,13 @@ enum Course {
     Once,
     Retries(Box<Retries>),
     Hedges(Box<HedgingRule>),
+}
+
+/// What becomes of a call that is not sent to one endpoint after the other.
+enum Other {
+    /// Nothing: its request was not made.
+    Unmade(Status),
+    Hedged(HedgingRule, Payload),
 }
 
 /// What one attempt after the other has come to.
@@ -78,6 +84,23 @@ pub(crate) const MOST_UNPROCESSED: u32 = 16;
 /// What a client calls itself, unless the caller has said.
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 
+/// What HTTP/1 says of a connection; HTTP/2 takes no request that has it.
+const OF_A_CONNECTION: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+fn strip(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| OF_A_CONNECTION.contains(name)) {
+        for name in OF_A_CONNECTION {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Makes the call. Every failure is a response with a gRPC status.
 ///
 /// The future is allocated for each call, with room for all that it may come to hold. An `async fn` keeps its arguments beside what
@@ -89,28 +112,23 @@ pub(crate) fn run(
     let plan = inner.shared.plan.load_full();
     let limit = inner.settings.retry.request_limit;
     let (call, course, body, longest) = Call::prepare(inner, &plan, request);
-    let (payload, unmade) = match Payload::take(body, limit, longest, &call.inner.shared.kept) {
-        Ok(payload) => (Some(payload), None),
-        Err(status) => (None, Some(status)),
-    };
-    let (retries, hedges) = match course {
-        Course::Hedges(rule) if payload.as_ref().is_some_and(Payload::is_whole) => (None, Some(rule)),
-        Course::Retries(retries) => (Some(retries), None),
-        Course::Once | Course::Hedges(_) => (None, None),
-    };
+    let (payload, retries, other) =
+        match (Payload::take(body, limit, longest, &call.inner.shared.kept), course) {
+            (Err(status), _) => (None, None, Some(Box::new(Other::Unmade(status)))),
+            (Ok(payload @ Payload::Whole(_)), Course::Hedges(rule)) => {
+                (None, None, Some(Box::new(Other::Hedged(*rule, payload))))
+            }
+            (Ok(payload), Course::Retries(retries)) => (Some(payload), Some(retries), None),
+            (Ok(payload), Course::Once | Course::Hedges(_)) => (Some(payload), None, None),
+        };
     let mut trail = Trail { payload, retries, tried: Vec::new(), attempts: 0, unprocessed: 0 };
     async move {
         call.inner.start();
-        let verdict = match (unmade, hedges, trail.payload.take()) {
-            (Some(status), ..) => Verdict::Status(status),
-            (None, Some(rule), Some(payload)) => Box::pin(call.hedged(*rule, payload, &plan.budget)).await,
-            (None, _, payload) => {
-                trail.payload = payload;
-                let verdict = call.in_turn(&mut trail, &plan).await;
-                trail.commit();
-                verdict
-            }
+        let verdict = match other {
+            None => call.in_turn(&mut trail).await,
+            Some(other) => Box::pin(call.otherwise(*other)).await,
         };
+        trail.commit();
         Ok(call.end(verdict))
     }
 }
@@ -122,6 +140,7 @@ impl Call {
     fn prepare(inner: Arc<Inner>, plan: &Arc<Plan>, request: Request<Body>) -> (Self, Course, Body, Limit) {
         let (mut parts, body) = request.into_parts();
         parts.headers.entry(USER_AGENT).or_insert(OURSELVES);
+        strip(&mut parts.headers);
         let settings = &inner.settings;
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let config = plan.config.method(path.path());
@@ -150,7 +169,6 @@ impl Call {
             headers: parts.headers,
             held_back: idempotent,
             longest: limit(settings.max_response_message_bytes, |config| config.max_response_message_bytes),
-            since,
             wait_for_ready: wait.or(configured).unwrap_or(settings.wait_for_ready),
             key: parts.extensions.get().copied(),
             record: Record::new(Arc::clone(&inner.shared), Arc::clone(plan), path.path(), since.into_std()),
@@ -160,8 +178,15 @@ impl Call {
         (call, course, body, longest_request)
     }
 
+    async fn otherwise(&self, other: Other) -> Verdict {
+        match other {
+            Other::Unmade(status) => Verdict::Status(status),
+            Other::Hedged(rule, payload) => self.hedged(rule, payload).await,
+        }
+    }
+
     /// One attempt after the other.
-    async fn in_turn(&self, trail: &mut Trail, plan: &Plan) -> Verdict {
+    async fn in_turn(&self, trail: &mut Trail) -> Verdict {
         while let Some(payload) = trail.payload.take() {
             let (endpoint, sent) = {
                 let lease = match self.endpoint(&trail.tried).await {
@@ -201,7 +226,7 @@ impl Call {
                 (code, pushback),
                 trail.attempts,
                 elsewhere,
-                &plan.budget,
+                &self.record.plan().budget,
                 now(),
                 fastrand::f64(),
             );
@@ -253,7 +278,7 @@ impl Call {
             .key(self.key)
             .headers(&self.headers)
             .wait_for_ready(self.wait_for_ready)
-            .since(self.since)
+            .since(Instant::from_std(self.record.since()))
     }
 
     /// What the caller gets.

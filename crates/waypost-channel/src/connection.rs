@@ -2,7 +2,8 @@
 
 use crate::dial::{Abort, Dial, Dialed};
 use crate::fleet::ConnectionId;
-use crate::http2::{Http2, chain};
+use crate::http2::chain;
+use crate::line::Http2;
 use futures::future::ready;
 use futures::stream::{self, StreamExt};
 use std::sync::Arc;

@@ -7,21 +7,24 @@
 //!
 //! Nor does it tell of a GOAWAY while a stream goes on, though no new call is taken from then on: that is looked for as well.
 
+use crate::line::Traffic;
 use pin_project_lite::pin_project;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 pin_project! {
-    /// Passes everything through; tells once when the server has begun to serve, or turned out to be something else.
+    /// Passes everything through; tells once when the server has begun to serve, or turned out to be something else. Notes when something
+    /// was heard, and a GOAWAY.
     pub(crate) struct Greeted<T> {
         #[pin]
         inner: T,
         frames: Frames,
         heard: Option<oneshot::Sender<Greeting>>,
-        leaving: Option<oneshot::Sender<()>>,
+        traffic: Arc<Traffic>,
     }
 }
 
@@ -101,15 +104,10 @@ impl Frames {
 // === impl Greeted ===
 
 impl<T> Greeted<T> {
-    /// With what tells of the greeting, and what tells of the first GOAWAY.
-    pub(crate) fn new(inner: T) -> (Self, oneshot::Receiver<Greeting>, oneshot::Receiver<()>) {
+    /// With what tells of the greeting.
+    pub(crate) fn new(inner: T, traffic: Arc<Traffic>) -> (Self, oneshot::Receiver<Greeting>) {
         let (heard, greeting) = oneshot::channel();
-        let (leaving, left) = oneshot::channel();
-        (
-            Self { inner, frames: Frames::default(), heard: Some(heard), leaving: Some(leaving) },
-            greeting,
-            left,
-        )
+        (Self { inner, frames: Frames::default(), heard: Some(heard), traffic }, greeting)
     }
 }
 
@@ -122,11 +120,15 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
         let this = self.project();
         let before = buffer.filled().len();
         let polled = this.inner.poll_read(cx, buffer);
-        this.frames.read(&buffer.filled()[before..], |word| match word {
-            // Nobody listens any more: the attempt was given up, or the connection.
-            Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
-            Word::GoAway => drop(this.leaving.take().map(|leaving| leaving.send(()))),
-        });
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            this.traffic.hear();
+            this.frames.read(read, |word| match word {
+                // Nobody listens any more: the attempt was given up.
+                Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
+                Word::GoAway => this.traffic.left.cancel(),
+            });
+        }
         polled
     }
 }
@@ -164,7 +166,7 @@ mod tests {
 
     async fn greeting(chunks: &[&[u8]]) -> Option<Greeting> {
         let (mut server, client) = tokio::io::duplex(1024);
-        let (mut client, mut heard, _left) = Greeted::new(client);
+        let (mut client, mut heard) = Greeted::new(client, Arc::new(Traffic::new()));
         for chunk in chunks {
             server.write_all(chunk).await.unwrap();
             let mut read = vec![0; chunk.len()];
@@ -177,7 +179,8 @@ mod tests {
     #[tokio::test]
     async fn a_goaway_is_heard_after_whatever_came_before() {
         let (mut server, client) = tokio::io::duplex(1024);
-        let (mut client, _heard, mut left) = Greeted::new(client);
+        let traffic = Arc::new(Traffic::new());
+        let (mut client, _heard) = Greeted::new(client, Arc::clone(&traffic));
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
         let data = [0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7];
         let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 127, 255, 255, 255, 0, 0, 0, 0];
@@ -187,7 +190,7 @@ mod tests {
             server.write_all(bytes).await.unwrap();
             let mut read = vec![0; bytes.len()];
             client.read_exact(&mut read).await.unwrap();
-            assert_eq!(left.try_recv().is_ok(), heard, "{bytes:?}");
+            assert_eq!(traffic.left.is_cancelled(), heard, "{bytes:?}");
         }
     }
 

@@ -1,15 +1,15 @@
 //! Active health checks: `grpc.health.v1.Health/Watch` on each connection, as in gRFC A17.
 
 use crate::backoff::Backoff;
-use crate::http2::Http2;
+use crate::exchange::Incoming;
 use crate::length::Limit;
-use crate::outgoing::{Outgoing, Payload};
+use crate::line::Http2;
+use crate::outgoing::Payload;
 use crate::replay::Store;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use http::{Request, Response, Version};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
@@ -143,12 +143,7 @@ fn read(answer: HealthCheckResponse) -> Result<(), Arc<str>> {
 }
 
 async fn open(connection: Http2, service: &str) -> Result<Streaming<HealthCheckResponse>, Status> {
-    let mut origin = http::uri::Parts::default();
-    origin.scheme = Some(connection.scheme.clone());
-    origin.authority = Some(connection.authority.clone());
-    origin.path_and_query = Some(PathAndQuery::from_static("/"));
-    // All three parts are there, so this never falls back.
-    let origin = Uri::from_parts(origin).unwrap_or_default();
+    let origin = connection.uri(PathAndQuery::from_static("/"));
     let mut client = HealthClient::with_origin(OnConnection(connection), origin);
     Ok(client.watch(HealthCheckRequest { service: service.to_owned() }).await?.into_inner())
 }
@@ -166,14 +161,17 @@ impl tower::Service<Request<Body>> for OnConnection {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut sender = self.0.sender.clone();
+        let connection = self.0.clone();
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             parts.version = Version::HTTP_2;
             // It is there as a whole; nothing is kept of it.
             let nothing = Arc::new(Store::new(0));
-            let (outgoing, _claim) = Outgoing::new(Payload::take(body, usize::MAX, Limit::NONE, &nothing)?);
-            Ok(sender.send_request(Request::from_parts(parts, outgoing)).await?)
+            let payload = Payload::take(body, usize::MAX, Limit::NONE, &nothing)?;
+            match connection.send(Request::from_parts(parts, ()), payload) {
+                Ok(exchange) => Ok(exchange.await?),
+                Err(unsent) => Err(unsent.error.into()),
+            }
         })
     }
 }

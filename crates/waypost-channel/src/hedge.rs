@@ -4,8 +4,8 @@ use crate::attempt::Ended;
 use crate::budget::Budget;
 use crate::call::{Call, MOST_UNPROCESSED, Verdict};
 use crate::driver::now;
-use crate::http2::Http2;
 use crate::lease::Lease;
+use crate::line::Http2;
 use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::resend::{Hedges, Pushback};
@@ -32,11 +32,11 @@ struct Race<'a> {
 
 impl Call {
     /// Sends the call to one endpoint after the other until one has answered; whatever is under way then is cancelled.
-    pub(crate) async fn hedged(&self, rule: HedgingRule, payload: Payload, budget: &Budget) -> Verdict {
+    pub(crate) async fn hedged(&self, rule: HedgingRule, payload: Payload) -> Verdict {
         let mut race = Race {
             call: self,
             payload,
-            budget,
+            budget: &self.record.plan().budget,
             hedges: Hedges::new(rule, now()),
             running: FuturesUnordered::new(),
             tried: Vec::new(),

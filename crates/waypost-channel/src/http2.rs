@@ -1,32 +1,26 @@
-//! The connections of a channel: HTTP/2, as gRPC wants it.
+//! Makes the connections of a channel: HTTP/2, as gRPC wants it.
 
 use crate::backoff::Backoff;
 use crate::connector::{Connector, Transport};
 use crate::dial::{Abort, Dial, DialError, Dialed};
 use crate::greeting::{Greeted, Greeting};
 use crate::health::{self, Asked};
+use crate::keepalive;
 use crate::last_words::LastWords;
-use crate::outgoing::Outgoing;
+use crate::line::{Http2, Traffic};
+use crate::outgoing::Chunk;
 use crate::settings::Keepalive;
 use crate::table::Pace;
 use futures::future::BoxFuture;
+use h2::client::{Builder, Connection};
+use h2::{PingPong, Reason};
 use http::uri::{Authority, Scheme};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use std::error::Error as StdError;
-use std::future::Future;
+use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 use waypost_model::Endpoint;
-
-/// An HTTP/2 connection, and how requests name its server.
-#[derive(Clone)]
-pub(crate) struct Http2 {
-    pub(crate) sender: SendRequest<Outgoing>,
-    pub(crate) scheme: Scheme,
-    pub(crate) authority: Authority,
-}
 
 /// Makes them.
 #[derive(Clone)]
@@ -38,22 +32,24 @@ pub(crate) struct Http2Dialer {
     pub(crate) backoff: Backoff,
 }
 
-/// Runs what belongs to a connection. To abort the connection ends all of it: streams end with their connection.
-#[derive(Clone)]
-struct Tasks {
+/// What looks after a connection, whose driving task does nothing else.
+struct Guard {
+    driving: AbortOnDropHandle<Result<(), h2::Error>>,
     abort: Abort,
-    /// The first task is the connection itself; after it there is one for each call, which ends with the connection and need
-    /// not wait for the abort too.
-    connected: Arc<AtomicBool>,
+    pings: Option<(PingPong, Keepalive)>,
+    traffic: Arc<Traffic>,
+    pace: Arc<Pace>,
 }
+
+type Driving = Connection<Greeted<LastWords<Transport>>, Chunk>;
 
 /// Per stream, and per connection: a slow reader of one stream must not hold up the seven others that fit.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// What calls are sent by, what drives them, and what tells of the greeting and of the leave-taking.
-type Handshake = (SendRequest<Outgoing>, Driving, oneshot::Receiver<Greeting>, oneshot::Receiver<()>);
-type Driving = http2::Connection<TokioIo<Greeted<LastWords<Transport>>>, Outgoing, Tasks>;
+/// Of a response, as hyper has it.
+const MOST_HEADERS: u32 = 16 << 10;
+/// What a stream is given room for beyond what it has sent, as hyper has it.
+const SEND_BUFFER: usize = 1 << 20;
 
 // === impl Http2Dialer ===
 
@@ -76,102 +72,93 @@ impl Http2Dialer {
         let authority = Authority::try_from(endpoint.authority())
             .map_err(|error| format!("{endpoint} cannot stand in a URI: {error}"))?;
         let scheme = if self.connector.is_secure(&endpoint) { Scheme::HTTPS } else { Scheme::HTTP };
+        let traffic = Arc::new(Traffic::new());
         let transport = self.connector.connect(endpoint).await?;
-        let (sender, mut driving, greeting, left) = self.handshake(transport, abort).await?;
-        tokio::select! {
-            // What it said tells more than that it then hung up.
+        let (io, mut greeting) = Greeted::new(LastWords::new(transport), Arc::clone(&traffic));
+        let (sender, mut driving): (_, Driving) = builder().handshake(io).await?;
+        let pings = driving.ping_pong();
+        let (heard, ended) = tokio::select! {
             biased;
-            heard = greeting => match heard {
-                Ok(Greeting::Http2) => {}
-                Ok(Greeting::Foreign) => return Err("what answers there does not speak HTTP/2".into()),
-                Err(_) => return Err("closed by the server before it had said anything".into()),
-            },
-            ended = &mut driving => return Err(match ended {
-                Ok(()) => "closed by the server before it had said anything".into(),
-                Err(error) => error.into(),
-            }),
+            heard = &mut greeting => (heard.ok(), None),
+            ended = &mut driving => (greeting.try_recv().ok(), Some(ended)),
+        };
+        match (heard, ended) {
+            // What it said tells more than that it then hung up.
+            (Some(Greeting::Foreign), _) => return Err("what answers there does not speak HTTP/2".into()),
+            (_, Some(Err(error))) => return Err(error.into()),
+            (Some(Greeting::Http2), None) => {}
+            (_, Some(Ok(())) | None) => {
+                return Err("closed by the server before it had said anything".into());
+            }
         }
-        let pace = self.pace;
+        let stretched = |rule: Keepalive| Keepalive { interval: self.pace.stretch(rule.interval), ..rule };
+        let guard = Guard {
+            driving: AbortOnDropHandle::new(tokio::spawn(driving)),
+            abort,
+            pings: pings.zip(self.keepalive.map(stretched)),
+            traffic: Arc::clone(&traffic),
+            pace: self.pace,
+        };
+        let (told, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            // Nobody asks any more: the connection has taken leave, and its last calls are over.
+            let _ = told.send(guard.stand().await);
+        });
+        let left = traffic.left.clone();
         let closed = async move {
-            let ended = tokio::select! {
-                ended = driving => ended,
-                // Calls that it has taken go on in tasks of their own; those that it has not are given back.
-                Ok(()) = left => return "the server takes no more calls on this connection".to_owned(),
-            };
-            match ended {
-                Ok(()) => "the server closed the connection".to_owned(),
-                Err(error) => {
-                    if too_many_pings(&error) {
+            tokio::select! {
+                ended = ended => ended.unwrap_or_else(|_| "the runtime has ended".to_owned()),
+                // Calls that it has taken go on; the guard stays with them.
+                () = left.cancelled() => "the server takes no more calls on this connection".to_owned(),
+            }
+        };
+        let connection = Http2::new(sender, scheme, authority, traffic);
+        let fitness = health::follow(connection.clone(), self.asked, self.backoff);
+        Ok(Dialed::new(connection, closed).with_fitness(fitness))
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MOST_HEADERS)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+// === impl Guard ===
+
+impl Guard {
+    /// Until the connection has ended, or has to: whatever is still under way on it then ends too. Says why.
+    async fn stand(self) -> String {
+        let Self { driving, abort, pings, traffic, pace } = self;
+        let silence = async {
+            match pings {
+                Some((pings, rule)) => keepalive::watch(pings, rule, &traffic).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            ended = driving => match ended {
+                Ok(Ok(())) => "the server closed the connection".to_owned(),
+                Ok(Err(error)) => {
+                    if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
                         pace.slow_down();
                     }
                     chain(&error)
                 }
+                Err(error) => chain(&error),
+            },
+            () = abort.requested() => "the connection was given up".to_owned(),
+            silence = silence => {
+                traffic.silent.get_or_init(|| silence);
+                format!("the server has not answered a ping within {silence:?}")
             }
-        };
-        let connection = Http2 { sender, scheme, authority };
-        let fitness = health::follow(connection.clone(), self.asked, self.backoff);
-        Ok(Dialed::new(connection, closed).with_fitness(fitness))
-    }
-
-    async fn handshake(&self, transport: Transport, abort: Abort) -> Result<Handshake, hyper::Error> {
-        let (io, greeting, left) = Greeted::new(LastWords::new(transport));
-        let mut builder = http2::Builder::new(Tasks::new(abort));
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
-        if let Some(keepalive) = self.keepalive {
-            builder
-                .keep_alive_interval(self.pace.stretch(keepalive.interval))
-                .keep_alive_timeout(keepalive.timeout)
-                .keep_alive_while_idle(keepalive.while_idle);
         }
-        let (sender, driving) = builder.handshake(TokioIo::new(io)).await?;
-        Ok((sender, driving, greeting, left))
     }
-}
-
-// === impl Tasks ===
-
-impl Tasks {
-    fn new(abort: Abort) -> Self {
-        Self { abort, connected: Arc::default() }
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        if self.connected.swap(true, Ordering::Relaxed) {
-            tokio::spawn(task);
-            return;
-        }
-        let abort = self.abort.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = abort.requested() => {}
-                () = task => {}
-            }
-        });
-    }
-}
-
-fn too_many_pings(error: &hyper::Error) -> bool {
-    h2_error(error).and_then(h2::Error::reason) == Some(h2::Reason::ENHANCE_YOUR_CALM)
-}
-
-/// The HTTP/2 error within.
-pub(crate) fn h2_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a h2::Error> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(h2) = error.downcast_ref() {
-            return Some(h2);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 /// An error and all its sources in one line; a source that the text before it already says is not repeated.

@@ -1,6 +1,7 @@
 //! The body of a response: followed to its end, since only then is the call over.
 
 use crate::deadline::{Deadline, Passed};
+use crate::exchange::{Incoming, Severed};
 use crate::ledger::{Record, UnderWay};
 use crate::length::{Lengths, Limit, TooLong};
 use crate::replay::Replay;
@@ -9,7 +10,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -44,7 +44,7 @@ pub(crate) struct Passing {
 
 /// What a response can break off with.
 pub(crate) enum Broken {
-    Lost(hyper::Error),
+    Lost(Severed),
     TooLong(TooLong),
     /// The request could not be made to its end, which its caller is told.
     Unmade(Status),
@@ -87,7 +87,7 @@ impl Passing {
         Ok(frame)
     }
 
-    fn broken(&self, error: hyper::Error) -> Broken {
+    fn broken(&self, error: Severed) -> Broken {
         let failure = self.replay.as_ref().and_then(|replay| replay.failure());
         failure.map_or(Broken::Lost(error), Broken::Unmade)
     }

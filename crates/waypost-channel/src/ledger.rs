@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tonic::Code;
 use tracing::{Span, field};
-use waypost_balance::Outcome;
+use waypost_balance::{EndpointState, Outcome};
 
 /// A call. Ends once; dropped before, the caller has cancelled it.
 pub(crate) struct Record {
@@ -42,6 +42,16 @@ impl Record {
         let service = shared.service();
         let span = tracing::debug_span!("call", service, path, code = field::Empty);
         Self { shared, plan, since, span, open: true }
+    }
+
+    /// When the call began.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// What the call goes by.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// What attempts are spans of.
@@ -86,6 +96,16 @@ impl UnderWay {
             count(&meter.picks);
         }
         Self { shared, started: Some(started), attempt, span }
+    }
+
+    /// Where it is, until it has ended.
+    pub(crate) fn endpoint(&self) -> Option<&EndpointState> {
+        self.started.as_ref().map(|started| &**started.endpoint())
+    }
+
+    /// Its number.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// Names service, endpoint and attempt, for errors.

@@ -1,14 +1,16 @@
-//! The body of a request on its way to one endpoint, kept so that it can go to another.
+//! The body of a request, kept so that it can go to another endpoint as long as none has it.
 
 use crate::length::{Lengths, Limit};
 use crate::replay::{Reader, Replay, Store};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -31,14 +33,25 @@ pub(crate) struct Whole {
     trailers: Option<Box<HeaderMap>>,
 }
 
-/// The body that an attempt sends. Takes the payload from its [`Claim`] when it is first asked for a frame.
+/// A frame on its way to the connection.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct Chunk {
+    data: Bytes,
+    mark: Option<Mark>,
+}
+
+/// Set when the connection has first looked at the frame that has it: before that, no byte of it was sent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mark(Arc<AtomicBool>);
+
+/// Sends a payload as its stream has room for it.
+struct Upload {
     claim: Arc<Claim>,
+    stream: SendStream<Chunk>,
     sending: Option<Payload>,
 }
 
-/// Holds the payload until the attempt begins to send it, so that one that never did can give it back.
+/// Holds the payload until its stream is open, so that an attempt whose stream never was can give it back.
 #[derive(Debug)]
 pub(crate) struct Claim {
     payload: Mutex<Option<Payload>>,
@@ -117,14 +130,25 @@ impl Payload {
         }
     }
 
-    pub(crate) fn is_whole(&self) -> bool {
-        matches!(self, Self::Whole(_))
-    }
-
     fn replay(&self) -> Option<&Arc<Replay>> {
         match self {
             Self::Whole(_) => None,
             Self::Stream(replay, _) => Some(replay),
+        }
+    }
+
+    /// The next frame, when it is there.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self {
+            Self::Whole(whole) => Poll::Ready(whole.pop().map(Ok)),
+            Self::Stream(replay, reader) => replay.poll(*reader, cx),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_empty(),
+            Self::Stream(replay, reader) => replay.is_end(*reader),
         }
     }
 }
@@ -132,6 +156,29 @@ impl Payload {
 // === impl Whole ===
 
 impl Whole {
+    /// Hands all of it to the stream, whether or not there is room for it yet: it is in memory in any case. Answers whether the
+    /// connection has looked at it; or gives it back, if there is nothing in it by which that could be told.
+    pub(crate) fn send(self, stream: &mut SendStream<Chunk>) -> Result<Mark, Self> {
+        let Self { first: Some(first), rest, trailers } = self else { return Err(self) };
+        if first.is_empty() {
+            return Err(Self { first: Some(first), rest, trailers });
+        }
+        let mark = Mark::default();
+        let (mut left, follows) = (rest.len(), trailers.is_some());
+        let first = Chunk { data: first, mark: Some(mark.clone()) };
+        let mut sent = stream.send_data(first, left == 0 && !follows);
+        for data in rest {
+            left -= 1;
+            sent = sent.and_then(|()| stream.send_data(data.into(), left == 0 && !follows));
+        }
+        if let Some(trailers) = trailers {
+            sent = sent.and_then(|()| stream.send_trailers(*trailers));
+        }
+        // The stream has ended already: the response says how.
+        drop(sent);
+        Ok(mark)
+    }
+
     fn push(&mut self, data: Bytes) {
         if self.first.is_none() {
             self.first = Some(data);
@@ -158,45 +205,49 @@ impl Whole {
     }
 }
 
-// === impl Outgoing ===
+// === impl Upload ===
 
-impl Outgoing {
-    pub(crate) fn new(payload: Payload) -> (Self, Arc<Claim>) {
-        let replay = payload.replay().cloned();
-        let claim = Arc::new(Claim { payload: Mutex::new(Some(payload)), replay });
-        (Self { claim: Arc::clone(&claim), sending: None }, claim)
+impl Upload {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let Self { claim, stream, sending } = self;
+        loop {
+            if stream.capacity() == 0 {
+                stream.reserve_capacity(1);
+                let Some(room) = ready!(stream.poll_capacity(cx)) else { return Poll::Ready(Ok(())) };
+                if room? == 0 {
+                    continue;
+                }
+            }
+            if let Poll::Ready(reset) = stream.poll_reset(cx) {
+                return Poll::Ready(reset.map(|_| ()));
+            }
+            if sending.is_none() {
+                *sending = claim.take();
+            }
+            // It was taken back.
+            let Some(payload) = sending else { return Poll::Ready(Ok(())) };
+            let data = match ready!(payload.poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => data,
+                Some(Ok(Err(frame))) => {
+                    return Poll::Ready(stream.send_trailers(frame.into_trailers().unwrap_or_default()));
+                }
+                // The server is told that the call is cancelled; its caller learns why.
+                Some(Err(_)) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Ok(()));
+                }
+                None => return Poll::Ready(stream.send_data(Bytes::new().into(), true)),
+            };
+            let last = payload.is_end();
+            stream.send_data(data.into(), last)?;
+            if last {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.sending.is_none() {
-            self.sending = self.claim.take();
-        }
-        match &mut self.sending {
-            None => Poll::Ready(Some(Err(Status::cancelled("the request was taken back")))),
-            Some(Payload::Whole(whole)) => Poll::Ready(whole.pop().map(Ok)),
-            Some(Payload::Stream(replay, reader)) => replay.poll(*reader, cx),
-        }
-    }
-
-    /// `false` until the first frame was asked for: a request whose body was not asked for has not been sent.
-    fn is_end_stream(&self) -> bool {
-        match &self.sending {
-            None => false,
-            Some(Payload::Whole(whole)) => whole.is_empty(),
-            Some(Payload::Stream(replay, reader)) => replay.is_end(*reader),
-        }
-    }
-}
-
-impl Drop for Outgoing {
+impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(Payload::Stream(replay, reader)) = &self.sending {
             replay.leave(*reader);
@@ -204,10 +255,55 @@ impl Drop for Outgoing {
     }
 }
 
+// === impl Chunk ===
+
+impl From<Bytes> for Chunk {
+    fn from(data: Bytes) -> Self {
+        Self { data, mark: None }
+    }
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.data.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        if let Some(Mark(looked_at)) = &self.mark {
+            looked_at.store(true, Ordering::Relaxed);
+        }
+        &self.data
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+}
+
+// === impl Mark ===
+
+impl Mark {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 // === impl Claim ===
 
 impl Claim {
-    /// The payload, unless the attempt has begun to send it; it never will after this.
+    pub(crate) fn new(payload: Payload) -> Arc<Self> {
+        let replay = payload.replay().cloned();
+        Arc::new(Self { payload: Mutex::new(Some(payload)), replay })
+    }
+
+    /// Sends the payload over this stream, once that is open: h2 gives no room to one that is not.
+    pub(crate) async fn upload(self: Arc<Self>, stream: SendStream<Chunk>) {
+        let mut upload = Upload { claim: self, stream, sending: None };
+        // What has gone wrong with the stream is told with the response.
+        let _ = std::future::poll_fn(|cx| upload.poll(cx)).await;
+    }
+
+    /// The payload, unless it is being sent; it never will be after this.
     pub(crate) fn take(&self) -> Option<Payload> {
         self.payload.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -221,7 +317,7 @@ impl Claim {
 mod tests {
     use super::*;
     use futures::stream;
-    use http_body_util::{BodyExt, StreamBody};
+    use http_body_util::StreamBody;
 
     type Item = Result<Frame<Bytes>, Status>;
 
@@ -237,19 +333,26 @@ mod tests {
         Payload::take(body, limit, Limit::NONE, &Arc::new(Store::new(1000)))
     }
 
-    #[tokio::test]
-    async fn a_body_that_is_there_is_sent_as_often_as_needed() {
+    fn text(mut payload: Payload) -> String {
+        let mut text = String::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frame)) = payload.poll_frame(&mut cx) {
+            text.push_str(std::str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap());
+        }
+        text
+    }
+
+    #[test]
+    fn a_body_that_is_there_is_sent_as_often_as_needed() {
         let mut payload = take(body(vec![data("ab"), data("c")]), 3).unwrap();
         for _ in 0..3 {
-            let (outgoing, claim) = Outgoing::new(payload.copy());
             assert!(payload.renew());
-            assert_eq!(outgoing.collect().await.unwrap().to_bytes(), "abc");
-            assert!(claim.take().is_none());
+            assert_eq!(text(payload.copy()), "abc");
         }
     }
 
-    #[tokio::test]
-    async fn a_body_that_is_not_there_yet_is_kept_and_one_that_is_too_large_is_not() {
+    #[test]
+    fn a_body_that_is_not_there_yet_is_kept_and_one_that_is_too_large_is_not() {
         let large = take(body(vec![data("ab"), data("cd"), data("e")]), 3).unwrap();
         let (sender, receiver) = futures::channel::mpsc::unbounded::<Item>();
         sender.unbounded_send(Ok(data("abc"))).unwrap();
@@ -257,33 +360,32 @@ mod tests {
         sender.unbounded_send(Ok(data("de"))).unwrap();
         drop(sender);
         for (mut payload, times) in [(large, 1), (late, 3)] {
-            assert!(!payload.is_whole());
+            assert!(matches!(payload, Payload::Stream(..)));
             for time in 1..=times {
-                let (outgoing, _claim) = Outgoing::new(payload.copy());
-                assert_eq!(outgoing.collect().await.unwrap().to_bytes(), "abcde");
+                assert_eq!(text(payload.copy()), "abcde");
                 assert_eq!(payload.renew(), times > 1, "{time}");
             }
         }
     }
 
-    #[tokio::test]
-    async fn a_message_that_is_too_long_is_not_sent() {
+    #[test]
+    fn a_message_that_is_too_long_is_not_sent() {
         let message = |length: u8| {
             Frame::data(Bytes::from([&[0, 0, 0, 0, length][..], &vec![1; length.into()]].concat()))
         };
         let longest = Limit::lower(Some(8), Some(9));
         let limited = |frames| Payload::take(body(frames), 100, longest, &Arc::new(Store::new(0)));
-        assert!(limited(vec![message(8), message(8)]).unwrap().is_whole());
+        assert!(matches!(limited(vec![message(8), message(8)]), Ok(Payload::Whole(_))));
         let refused = limited(vec![message(8), message(9)]).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         assert!(refused.message().contains("a message of 9 bytes"), "{refused}");
     }
 
-    #[tokio::test]
-    async fn a_body_that_was_not_asked_for_is_given_back() {
-        let (outgoing, claim) = Outgoing::new(take(body(vec![data("ab")]), 10).unwrap());
-        assert!(!outgoing.is_end_stream());
-        assert!(claim.take().is_some());
-        assert!(outgoing.collect().await.is_err());
+    #[test]
+    fn a_frame_is_marked_when_it_is_read_and_not_before() {
+        let mark = Mark::default();
+        let mut chunk = Chunk { data: Bytes::from_static(b"ab"), mark: Some(mark.clone()) };
+        assert_eq!((chunk.remaining(), mark.is_set()), (2, false));
+        assert_eq!((chunk.get_u8(), mark.is_set()), (b'a', true));
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::extension::HashKey;
 use crate::fleet::{Census, Outlook};
-use crate::http2::Http2;
 use crate::lease::Lease;
+use crate::line::Http2;
 use crate::policy::Policy;
 use crate::pool::Wish;
 use crate::wards::{Suspicion, Watched};

@@ -1,6 +1,8 @@
 //! What an answer, or an error in its place, says: of the call, and of the endpoint.
 
-use crate::http2::{chain, h2_error};
+use crate::exchange::Severed;
+use crate::http2::chain;
+use crate::line::is_users;
 use h2::Reason;
 use http::{HeaderMap, StatusCode};
 use tonic::{Code, Status};
@@ -40,26 +42,32 @@ pub(crate) fn outcome(code: Code) -> Outcome {
 }
 
 /// Whether the server says that it has not processed the request: `REFUSED_STREAM`, or a `GOAWAY` that excludes it.
-pub(crate) fn refused(error: &hyper::Error) -> bool {
-    h2_error(error).is_some_and(|error| {
-        error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
-    })
+pub(crate) fn is_refusal(error: &Severed) -> bool {
+    let Severed::Http2(error) = error else { return false };
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
 }
 
 /// gRPC's translation of an HTTP/2 error; `context` names service, endpoint and attempt.
-pub(crate) fn status_of(error: &hyper::Error, context: &str) -> Status {
-    let h2 = h2_error(error);
+pub(crate) fn status_of(error: &Severed, context: &str) -> Status {
+    let h2 = match error {
+        Severed::Http2(error) => Some(error),
+        Severed::Silent(_) => None,
+    };
     let reset = h2.filter(|error| error.is_reset()).and_then(h2::Error::reason);
     let code = match reset {
         // Not a reset of the stream: the connection is gone.
-        None if error.is_user() => Code::Internal,
+        None if h2.is_some_and(is_users) => Code::Internal,
         None | Some(Reason::REFUSED_STREAM) => Code::Unavailable,
         Some(Reason::CANCEL) => Code::Cancelled,
         Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
         Some(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
         Some(_) => Code::Internal,
     };
-    let what = if reset.is_some() { "the server reset the call" } else { "connection lost" };
+    let what = match (reset, code) {
+        (Some(_), _) => "the server reset the call",
+        (None, Code::Internal) => "the request cannot be sent",
+        (None, _) => "connection lost",
+    };
     Status::new(code, format!("{context}: {what}: {}", chain(error)))
 }
 

@@ -1,0 +1,167 @@
+//! A request that a connection has, and the response to it: without a task of its own, but for a request that is still being made.
+
+use crate::line::InFlight;
+use crate::outgoing::{Chunk, Claim, Mark, Payload};
+use crate::replay::Replay;
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::Response;
+use http_body::{Body, Frame};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+
+/// The headers of a response, when they have come. Dropped, the request is cancelled.
+pub(crate) struct Exchange {
+    response: ResponseFuture,
+    upload: Upload,
+    /// Until the response takes it.
+    in_flight: Option<InFlight>,
+}
+
+/// The body of a response. Dropped before its end, the request is cancelled.
+pub(crate) struct Incoming {
+    stream: RecvStream,
+    /// What follows are trailers.
+    all_data: bool,
+    /// Ends with the response: nobody is left who would want to know what becomes of the rest of the request.
+    _upload: Option<AbortOnDropHandle<()>>,
+    in_flight: InFlight,
+}
+
+/// Why there is no response, or no more of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Severed {
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error("the server has not answered a ping within {0:?}")]
+    Silent(Duration),
+}
+
+/// The body of the request.
+enum Upload {
+    /// The connection has all of it.
+    Whole(Mark),
+    /// Not that of a usual unary call.
+    Going(Box<Going>),
+}
+
+/// An upload with a task of its own.
+struct Going {
+    claim: Arc<Claim>,
+    task: Option<AbortOnDropHandle<()>>,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    pub(crate) fn new(
+        in_flight: InFlight,
+        response: ResponseFuture,
+        mut stream: SendStream<Chunk>,
+        payload: Payload,
+    ) -> Self {
+        let payload = match payload {
+            Payload::Whole(whole) => match whole.send(&mut stream) {
+                Ok(mark) => {
+                    return Self { response, upload: Upload::Whole(mark), in_flight: Some(in_flight) };
+                }
+                Err(whole) => Payload::Whole(whole),
+            },
+            stream @ Payload::Stream(..) => stream,
+        };
+        let claim = Claim::new(payload);
+        let task = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&claim).upload(stream)));
+        let upload = Upload::Going(Box::new(Going { claim, task: Some(task) }));
+        Self { response, upload, in_flight: Some(in_flight) }
+    }
+
+    /// The request, if it is still being made.
+    pub(crate) fn replay(&self) -> Option<&Arc<Replay>> {
+        match &self.upload {
+            Upload::Whole(_) => None,
+            Upload::Going(going) => going.claim.replay(),
+        }
+    }
+
+    /// After it has failed: whether it was a whole request of which the connection has not looked at a byte, so that the server has
+    /// at most seen its headers; and what was not sent.
+    pub(crate) fn unsent(&self) -> (bool, Option<Payload>) {
+        match &self.upload {
+            Upload::Whole(mark) => (!mark.is_set(), None),
+            Upload::Going(going) => {
+                let unsent = going.claim.take();
+                (going.claim.replay().is_none() && unsent.is_some(), unsent)
+            }
+        }
+    }
+}
+
+impl Future for Exchange {
+    type Output = Result<Response<Incoming>, Severed>;
+
+    /// Must not be polled again when it has answered.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(Pin::new(&mut self.response).poll(cx));
+        let Some(in_flight) = self.in_flight.take() else { return Poll::Pending };
+        let response = match response {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(Err(in_flight.severed(error))),
+        };
+        let upload = match &mut self.upload {
+            Upload::Whole(_) => None,
+            Upload::Going(going) => going.task.take(),
+        };
+        Poll::Ready(Ok(response.map(|stream| Incoming {
+            stream,
+            all_data: false,
+            _upload: upload,
+            in_flight,
+        })))
+    }
+}
+
+// === impl Incoming ===
+
+impl Incoming {
+    /// What is wrong, if anything is: a server that needs no more of the request resets the stream with `NO_ERROR` behind its
+    /// response (RFC 9113, 8.1).
+    fn ended(&self, error: h2::Error) -> Option<Severed> {
+        (error.reason() != Some(Reason::NO_ERROR)).then(|| self.in_flight.severed(error))
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Severed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Severed>>> {
+        if !self.all_data {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Fails only for a stream that has ended, whose room is nobody's concern.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(self.ended(error).map(Err)),
+                None => self.all_data = true,
+            }
+        }
+        Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => self.ended(error).map(Err),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}

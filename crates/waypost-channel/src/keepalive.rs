@@ -1,0 +1,93 @@
+//! Pings that find a server which no longer answers. They have a task of their own, so that what drives a connection has no timer
+//! to look at with each frame.
+
+use crate::line::Traffic;
+use crate::settings::Keepalive;
+use h2::{Ping, PingPong};
+use std::future::pending;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Pings over a connection as `rule` says. Ends when a ping was not answered in time, and says how long that is.
+pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffic) -> Duration {
+    loop {
+        // An interval without end needs no pings.
+        let Some(due) = traffic.heard().checked_add(rule.interval) else { return pending().await };
+        if due > Instant::now() {
+            sleep_until(due).await;
+            continue;
+        }
+        if !rule.while_idle {
+            traffic.busy().await;
+        }
+        match timeout(rule.timeout, pings.ping(Ping::opaque())).await {
+            // The answer was heard.
+            Ok(Ok(_)) => {}
+            // The connection has ended: what drives it tells why.
+            Ok(Err(_)) => return pending().await,
+            Err(_) => return rule.timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const RULE: fn() -> Keepalive = || Keepalive::new(Duration::from_secs(20), Duration::from_secs(5));
+
+    /// When the server is given up that answers no ping, in seconds; `None` if it is not within the hour.
+    async fn given_up(rule: Keepalive, story: impl AsyncFnOnce(&Traffic)) -> Option<u64> {
+        let (io, _server) = tokio::io::duplex(1024);
+        let (_sender, mut connection) = h2::client::handshake(io).await.unwrap();
+        let pings = connection.ping_pong().unwrap();
+        let (traffic, began) = (Arc::new(Traffic::new()), Instant::now());
+        let watched = tokio::spawn({
+            let traffic = Arc::clone(&traffic);
+            async move { watch(pings, rule, &traffic).await }
+        });
+        story(&traffic).await;
+        let waited = timeout(Duration::from_secs(3600), watched).await.ok()?;
+        assert_eq!(waited.unwrap(), rule.timeout);
+        Some(began.elapsed().as_secs())
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_comes_after_an_interval_of_silence() {
+        let called = given_up(RULE(), async |traffic| traffic.begin());
+        assert_eq!(called.await, Some(25));
+        let heard = given_up(RULE(), async |traffic| {
+            traffic.begin();
+            pass(15).await;
+            traffic.hear();
+        });
+        assert_eq!(heard.await, Some(40));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_call_there_is_a_ping_only_if_it_is_asked_for() {
+        assert_eq!(given_up(RULE(), async |_| {}).await, None);
+        assert_eq!(given_up(RULE().while_idle(true), async |_| {}).await, Some(25));
+        let over = given_up(RULE(), async |traffic| {
+            traffic.begin();
+            pass(15).await;
+            traffic.end();
+        });
+        assert_eq!(over.await, None);
+    }
+
+    /// It may have been away for long.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_call_after_a_long_silence_comes_with_a_ping() {
+        let late = given_up(RULE(), async |traffic| {
+            pass(1000).await;
+            traffic.begin();
+        });
+        assert_eq!(late.await, Some(1005));
+    }
+}
