@@ -5,17 +5,17 @@ mod support;
 
 use std::sync::mpsc;
 use std::time::Duration;
-use support::{Fleet, Server, builder, check, instance, ready, served_by};
+use support::{Fleet, PATIENCE, Server, builder, check, instance, ready, served_by};
 use waypost_channel::{Channel, Policy};
 
 const WINDOW: Duration = Duration::from_secs(100);
 const CALLS: usize = 600;
 
 /// tokio moves a stopped clock on by itself when there is nothing to do, which with sockets is at any time; but not while a thread is
-/// at work.
+/// at work. A test that is still there after a minute hangs: then the clock goes on, and its time limits end it.
 fn hold_the_clock() -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel();
-    tokio::task::spawn_blocking(move || held.recv());
+    tokio::task::spawn_blocking(move || held.recv_timeout(PATIENCE));
     release
 }
 
@@ -71,7 +71,9 @@ async fn who_comes_back_begins_anew() {
     ready(&channel, 1).await;
     servers[1].restart().await;
     // Its next attempt to connect is due after a wait of 50 ms at most.
+    let begun = std::time::Instant::now();
     while channel.stats().ready() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", channel.stats());
         tokio::time::advance(Duration::from_millis(50)).await;
         tokio::task::yield_now().await;
     }

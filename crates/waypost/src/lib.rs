@@ -72,6 +72,11 @@
 //! or in etcd, under [`SERVICE_CONFIG_PREFIX`] and the name of the service, which
 //! [`follow_service_configs`](Builder::follow_service_configs) watches: a change reaches every client at once.
 //!
+//! # Zones
+//!
+//! A process has a zone if the environment variable `WAYPOST_ZONE` names one, or [`Builder::zone`]. What it serves is registered
+//! there, and its channels stay there as long as the zone has the capacity for their calls.
+//!
 //! # What holds when things go wrong
 //!
 //! - etcd away: servers go on serving and registered ones go on being called. The last set that was read stays in use;
