@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::BackendError;
+use crate::error::described;
 use crate::server::{Reach, Server, StartError};
 
 pub use crate::server::SOCKET;
@@ -287,15 +288,4 @@ async fn end_of(connection: &UnixStream) {
             _ => return,
         }
     }
-}
-
-/// An error and its causes.
-fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

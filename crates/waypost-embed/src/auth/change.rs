@@ -10,6 +10,7 @@ use super::rights::is_grantable;
 use super::store::{Auth, Ending};
 use super::{ROOT, Secret, record};
 use crate::backend::WriteBatch;
+use crate::bolt::MAX_KEY;
 use crate::error::Refusal;
 
 // === impl Auth ===
@@ -46,6 +47,7 @@ impl Auth {
         if name.is_empty() {
             return Err(Refusal::UserEmpty);
         }
+        check_length(name)?;
         if self.pending.users.contains_key(name) {
             return Err(Refusal::UserExists);
         }
@@ -138,6 +140,7 @@ impl Auth {
         if name.is_empty() {
             return Err(Refusal::RoleEmpty);
         }
+        check_length(name)?;
         if self.pending.roles.contains_key(name) {
             return Err(Refusal::RoleExists);
         }
@@ -228,4 +231,9 @@ impl Auth {
         policy.revision += 1;
         record::put_revision(batch, policy.revision);
     }
+}
+
+/// Refuses a name that a snapshot could not carry: names are keys there. etcd does not look, and stops for good.
+fn check_length(name: &str) -> Result<(), Refusal> {
+    if name.len() > MAX_KEY { Err(Refusal::RequestTooLarge) } else { Ok(()) }
 }

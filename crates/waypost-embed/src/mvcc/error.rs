@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::{BackendError, Bucket};
-use crate::error::Refusal;
+use crate::error::{Refusal, described};
 
 /// What is stored is not what this program or etcd would have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +56,7 @@ impl StoreError {
         match self {
             Self::Refused(refusal) => refusal.clone(),
             Self::Backend(BackendError::NoSpace { .. }) => Refusal::NoSpace,
-            other => Refusal::Other(Arc::from(other.to_string())),
+            other => Refusal::Other(Arc::from(described(other))),
         }
     }
 }

@@ -246,10 +246,13 @@ impl Store {
     /// Undoes everything since the savepoint, which must be of the present batch.
     pub fn roll_back_to(&mut self, savepoint: Savepoint) {
         let Savepoint { current, compacted, batch, touched } = savepoint;
-        for key in self.touched.drain(touched.min(self.touched.len())..) {
-            self.index.roll_back(&key, current);
+        if self.touched.len() > touched {
+            for key in self.touched.drain(touched..) {
+                self.index.roll_back(&key, current);
+            }
+            // A request that failed before it wrote, of which a batch may have thousands, is not worth a look at all others.
+            self.fresh.retain(|revision, _| revision.main <= current);
         }
-        self.fresh.retain(|revision, _| revision.main <= current);
         self.batch.truncate(batch);
         self.current = current;
         self.current_compacted = compacted;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 use waypost_embed::server::AutoCompaction;
 use waypost_etcd::{
-    Client, ClientOptions, Compare, Delete, KeyRange, Op, Put, Range, Txn, WatchEvent, WatchSpec,
+    Client, ClientOptions, Compare, Delete, Error, KeyRange, Op, Put, Range, Txn, WatchEvent, WatchSpec,
 };
 
 use crate::support::{Ctl, Fixture, PATIENCE};
@@ -93,6 +95,21 @@ async fn a_lease_that_is_not_renewed_ends_with_its_keys() {
     assert!(client.leases().await.unwrap().is_empty());
 }
 
+/// Waits for the lock that is called `lock`.
+fn waits(client: &Client, lease: i64) -> JoinHandle<Result<Bytes, Error>> {
+    let client = client.clone();
+    tokio::spawn(async move { client.lock("lock", lease).await })
+}
+
+/// Returns when so many hold the lock or wait for it.
+async fn contenders(client: &Client, count: i64) {
+    waypost_testkit::eventually("each has a key", PATIENCE, async || {
+        let keys = client.range(Range::prefix("lock/").count_only()).await.unwrap();
+        (keys.count == count).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_waiter_that_gives_up_leaves_no_key() {
     let fixture = Fixture::start().await;
@@ -100,18 +117,10 @@ async fn a_waiter_that_gives_up_leaves_no_key() {
     let one = client.lease_grant(TTL, None).await.unwrap();
     let two = client.lease_grant(TTL, None).await.unwrap();
     let held = client.lock("lock", one.id).await.unwrap();
-    let waiting = tokio::spawn({
-        let client = client.clone();
-        async move { client.lock("lock", two.id).await }
-    });
-    let count = async || client.range(Range::prefix("lock/").count_only()).await.unwrap().count;
-    waypost_testkit::eventually("the waiter has a key", PATIENCE, async || {
-        (count().await == 2).then_some(())
-    })
-    .await;
+    let waiting = waits(&client, two.id);
+    contenders(&client, 2).await;
     waiting.abort();
-    waypost_testkit::eventually("the key is gone", PATIENCE, async || (count().await == 1).then_some(()))
-        .await;
+    contenders(&client, 1).await;
     client.unlock(held).await.unwrap();
     client.lock("lock", two.id).await.unwrap();
 }
@@ -124,10 +133,7 @@ async fn a_lock_goes_to_the_next_one() {
     let two = client.lease_grant(TTL, None).await.unwrap();
     let held = client.lock("lock", one.id).await.unwrap();
     assert_eq!(client.lock("lock", one.id).await.unwrap(), held, "the same lease has it already");
-    let waiting = tokio::spawn({
-        let client = client.clone();
-        async move { client.lock("lock", two.id).await }
-    });
+    let waiting = waits(&client, two.id);
     client.lease_revoke(one.id).await.unwrap();
     let key = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(key, format!("lock/{:x}", two.id));
@@ -143,15 +149,8 @@ async fn a_waiter_is_still_known_after_a_change_of_users() {
     let one = client.lease_grant(TTL, None).await.unwrap();
     let two = client.lease_grant(TTL, None).await.unwrap();
     let held = client.lock("lock", one.id).await.unwrap();
-    let waiting = tokio::spawn({
-        let client = client.clone();
-        async move { client.lock("lock", two.id).await }
-    });
-    let count = async || client.range(Range::prefix("lock/").count_only()).await.unwrap().count;
-    waypost_testkit::eventually("the waiter has a key", PATIENCE, async || {
-        (count().await == 2).then_some(())
-    })
-    .await;
+    let waiting = waits(&client, two.id);
+    contenders(&client, 2).await;
     fixture.ctl(Ctl::V3_5, "--user root:secret user add ann:pass").await;
     client.unlock(held).await.unwrap();
     tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();

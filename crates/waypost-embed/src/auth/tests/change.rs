@@ -1,6 +1,7 @@
 //! Changes of users and roles, and what is stored of them.
 
 use super::*;
+use crate::bolt::MAX_KEY;
 
 #[test]
 fn auth_is_turned_on_only_with_a_root_who_has_role_root() {
@@ -49,6 +50,8 @@ fn what_cannot_be_changed_is_refused_and_changes_nothing() {
     let refused = [
         (auth.user_add(&mut batch, "", hash("x")), Refusal::UserEmpty),
         (auth.user_add(&mut batch, "u", hash("x")), Refusal::UserExists),
+        (auth.user_add(&mut batch, &"u".repeat(MAX_KEY + 1), hash("x")), Refusal::RequestTooLarge),
+        (auth.role_add(&mut batch, &"r".repeat(MAX_KEY + 1)), Refusal::RequestTooLarge),
         (auth.user_delete(&mut batch, "nobody"), Refusal::UserNotFound),
         (auth.user_delete(&mut batch, "root"), Refusal::InvalidAuthManagement),
         (auth.user_change_password(&mut batch, "nobody", "x".into()), Refusal::UserNotFound),

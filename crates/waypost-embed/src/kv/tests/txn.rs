@@ -361,7 +361,7 @@ fn a_transaction_that_fails_halfway_has_changed_nothing() {
     let writes = [op_put("x", "1"), op_put("b", "2"), op_delete("c", "")];
     let failing = [&writes[..], &[op(Request::RequestDeleteRange(unread))]].concat();
     let error = server.space.txn(&Unreadable, txn(failing)).unwrap_err();
-    assert_eq!(error.refusal().message(), "cannot read db");
+    assert_eq!(error.refusal().message(), "cannot read db: a bad sector");
     server.commit();
     let after = server.range(&range("\0", "\0")).unwrap();
     assert_eq!(keys(&after), ["a", "b", "c"], "with the put that came before it in the batch");

@@ -14,7 +14,7 @@ use waypost_proto::mvccpb::{Event, KeyValue};
 use super::desk::Settles;
 use super::{Desk, Job, Shared, lock, write};
 use crate::backend::{Backend, BackendError, Bucket, WriteBatch};
-use crate::error::Refusal;
+use crate::error::{Refusal, described};
 use crate::mvcc::{Change, Revision, StoreError, previous};
 use crate::watch::History;
 
@@ -145,7 +145,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "a batch of writes failed, and is undone");
+                tracing::error!(error = described(&error), "a batch of writes failed, and is undone");
                 let refusal = self.roll_back(shared, error);
                 shared.tallies.failed.inc_by(requests as u64);
                 for settle in settles.now.into_iter().chain(settles.later) {
@@ -230,7 +230,7 @@ impl Writer {
             space.take_batch()
         };
         if let Err(error) = shared.backend.commit(batch) {
-            tracing::warn!(%error, "what leases have left was not written down");
+            tracing::warn!(error = described(&error), "what leases have left was not written down");
         }
         for settle in self.compacting.drain(..) {
             settle(Err(Refusal::Stopped));

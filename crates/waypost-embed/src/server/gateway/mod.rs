@@ -9,6 +9,7 @@
 
 mod frames;
 mod message;
+mod scan;
 mod stream;
 mod table;
 pub(super) mod websocket;

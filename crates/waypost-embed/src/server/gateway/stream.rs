@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::message::{first_so_far, from_json, to_json};
+use super::scan::Scan;
 use super::{frames, http_status, refused, respond, to_grpc};
 use crate::server::front::Front;
 
@@ -24,6 +25,8 @@ type Chunks = Result<Frame<Bytes>, Status>;
 struct Documents<B> {
     body: B,
     buffer: BytesMut,
+    /// Of the document that the buffer begins with.
+    scan: Scan,
     /// Bytes that one document may have.
     limit: usize,
     ended: bool,
@@ -47,7 +50,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync,
 {
-    let mut documents = Documents { body, buffer: BytesMut::new(), limit, ended: false };
+    let mut documents =
+        Documents { body, buffer: BytesMut::new(), scan: Scan::default(), limit, ended: false };
     let (sender, receiver) = mpsc::channel::<Chunks>(AHEAD);
     // What is wrong with the first document is told by status.
     let first = documents.next(method).await.map_err(Status::unknown)?;
@@ -110,8 +114,11 @@ where
     /// The next document as it goes over the wire. `None`: there is no more.
     async fn next(&mut self, method: &MethodDescriptor) -> Result<Option<Bytes>, String> {
         loop {
-            if let Some((value, end)) = first_so_far(&self.buffer)? {
+            if self.scan.is_ready(&self.buffer)
+                && let Some((value, end)) = first_so_far(&self.buffer)?
+            {
                 let _ = self.buffer.split_to(end);
+                self.scan = Scan::default();
                 return from_json(method.input(), value).map(Some);
             }
             if self.ended {

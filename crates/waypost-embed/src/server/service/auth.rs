@@ -71,6 +71,7 @@ impl Auth for Service {
         let (metadata, _, request) = request.into_parts();
         let outcome = async {
             self.root(&metadata)?;
+            let bytes = request.encoded_len();
             let no_password = request.options.is_some_and(|options| options.no_password);
             let secret = if no_password {
                 Secret::NoPassword
@@ -80,7 +81,7 @@ impl Auth for Service {
             let add = move |auth: &mut auth::Auth, batch: &mut WriteBatch| {
                 auth.user_add(batch, &request.name, secret)
             };
-            self.change(&metadata, 0, add).await?;
+            self.change(&metadata, bytes, add).await?;
             Ok(AuthUserAddResponse { header: Some(self.engine.header()) })
         };
         answer(outcome.await)
@@ -120,11 +121,12 @@ impl Auth for Service {
         let (metadata, _, request) = request.into_parts();
         let outcome = async {
             self.root(&metadata)?;
+            let bytes = request.encoded_len();
             let hash = self.hash(request.password.clone()).await?;
             let change = move |auth: &mut auth::Auth, batch: &mut WriteBatch| {
                 auth.user_change_password(batch, &request.name, hash.into())
             };
-            self.change(&metadata, 0, change).await?;
+            self.change(&metadata, bytes, change).await?;
             Ok(AuthUserChangePasswordResponse { header: Some(self.engine.header()) })
         };
         answer(outcome.await)

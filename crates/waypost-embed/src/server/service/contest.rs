@@ -16,7 +16,7 @@ use waypost_proto::mvccpb::KeyValue;
 use waypost_proto::mvccpb::event::EventType;
 
 use super::Service;
-use crate::error::Refusal;
+use crate::error::{Refusal, described};
 use crate::server::engine::{Engine, Follow};
 use crate::watch::Body;
 
@@ -169,7 +169,10 @@ impl Drop for Claim {
         let _ = self.engine.submit(0, move |desk| {
             let undone = desk.space.txn(desk.backend, request).map(|applied| desk.applied(applied));
             if let Err(error) = undone {
-                tracing::warn!(%error, "a key of a caller that has gone stays until its lease ends");
+                tracing::warn!(
+                    error = described(&error),
+                    "a key of a caller that has gone stays until its lease ends"
+                );
             }
             Box::new(|_| ())
         });

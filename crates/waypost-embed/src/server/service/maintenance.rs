@@ -16,7 +16,7 @@ use waypost_proto::etcdserverpb::{
 
 use super::{Answer, Service, answer};
 use crate::backend::Backend as _;
-use crate::error::Refusal;
+use crate::error::{Refusal, described};
 use crate::server::engine::lock;
 use crate::server::{STATUS_VERSION, STORAGE_VERSION, hash, snapshot, status};
 
@@ -115,9 +115,10 @@ impl Maintenance for Service {
                 sender.blocking_send(Ok(piece)).is_ok()
             };
             if let Err(error) = snapshot::write(&engine.shared.backend, send) {
-                tracing::warn!(%error, "a snapshot was not finished");
+                let error = described(&error);
+                tracing::warn!(error, "a snapshot was not finished");
                 // The client may have gone.
-                let _ = sender.blocking_send(Err(status(&Refusal::Other(error.to_string().into()))));
+                let _ = sender.blocking_send(Err(status(&Refusal::Other(error.into()))));
             }
         });
         Ok(tonic::Response::new(ReceiverStream::new(receiver)))
