@@ -31,6 +31,8 @@ pub(crate) enum Ended {
     Lost(Status),
     /// The call cannot go on: there is no time for another attempt, or what is wrong is the caller's.
     Over(Status),
+    /// Another attempt, beside it, has got a part of the request that could not be kept: the call goes on there.
+    Replaced(Status),
 }
 
 /// An attempt that is under way.
@@ -159,6 +161,9 @@ fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
         return Ended::Over(failure);
     }
     let status = status_of(error, &under_way.context());
+    if exchange.is_replaced() {
+        return Ended::Replaced(status);
+    }
     let (untouched, unsent) = exchange.unsent();
     if is_refusal(error) || untouched {
         under_way.not_sent();

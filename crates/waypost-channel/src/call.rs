@@ -115,11 +115,11 @@ pub(crate) fn run(
     let (payload, retries, other) =
         match (Payload::take(body, limit, longest, &call.inner.shared.kept), course) {
             (Err(status), _) => (None, None, Some(Box::new(Other::Unmade(status)))),
-            (Ok(payload @ Payload::Whole(_)), Course::Hedges(rule)) => {
+            (Ok(payload), Course::Hedges(rule)) => {
                 (None, None, Some(Box::new(Other::Hedged(*rule, payload))))
             }
             (Ok(payload), Course::Retries(retries)) => (Some(payload), Some(retries), None),
-            (Ok(payload), Course::Once | Course::Hedges(_)) => (Some(payload), None, None),
+            (Ok(payload), Course::Once) => (Some(payload), None, None),
         };
     let mut trail = Trail { payload, retries, tried: Vec::new(), attempts: 0, unprocessed: 0 };
     async move {
@@ -209,7 +209,7 @@ impl Call {
                     count(&self.inner.shared.counters.unprocessed);
                     continue;
                 }
-                Ended::Over(status) => return Verdict::Status(status),
+                Ended::Over(status) | Ended::Replaced(status) => return Verdict::Status(status),
                 Ended::Lost(status) => (Verdict::Status(status), Pushback::None),
                 Ended::Answered(answer) => {
                     let pushback = answer.pushback();

@@ -89,6 +89,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the call was committed to another attempt, which alone gets what is still to come of the request.
+    pub(crate) fn is_replaced(&self) -> bool {
+        matches!(&self.upload, Upload::Going(going) if going.claim.is_replaced())
+    }
+
     /// After it has failed: whether it was a whole request of which the connection has not looked at a byte, so that the server has
     /// at most seen its headers; and what was not sent.
     pub(crate) fn unsent(&self) -> (bool, Option<Payload>) {

@@ -22,10 +22,12 @@ use waypost_balance::EndpointState;
 struct Race<'a> {
     call: &'a Call,
     payload: Payload,
+    /// For the next attempt, if there is one that none has begun to send.
+    unsent: Option<Payload>,
     budget: &'a Budget,
     hedges: Hedges,
-    /// With the number of the attempt.
-    running: FuturesUnordered<BoxFuture<'a, (u32, Ended)>>,
+    /// With the number of the attempt, and what it sends.
+    running: FuturesUnordered<BoxFuture<'a, (u32, Payload, Ended)>>,
     tried: Vec<Arc<EndpointState>>,
     unprocessed: u32,
 }
@@ -35,6 +37,7 @@ impl Call {
     pub(crate) async fn hedged(&self, rule: HedgingRule, payload: Payload) -> Verdict {
         let mut race = Race {
             call: self,
+            unsent: Some(payload.copy()),
             payload,
             budget: &self.record.plan().budget,
             hedges: Hedges::new(rule, now()),
@@ -57,7 +60,11 @@ impl Race<'_> {
         };
         loop {
             let due = self.hedges.due().map(Instant::from_std);
-            let (number, ended) = tokio::select! {
+            if self.running.is_empty() && due.is_none() {
+                // Whatever ends an attempt without another leaves what is told in its place.
+                return last.unwrap_or_else(|| Verdict::Status(Status::internal("there is nothing to send")));
+            }
+            let (number, payload, ended) = tokio::select! {
                 biased;
                 Some(ended) = self.running.next() => ended,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -69,21 +76,30 @@ impl Race<'_> {
                 }
             };
             let (verdict, pushback) = match ended {
-                Ended::NotProcessed(status, _) => {
+                Ended::NotProcessed(status, given_back) => {
                     self.unprocessed += 1;
-                    if self.unprocessed < MOST_UNPROCESSED {
+                    self.unsent = given_back.or(self.unsent.take());
+                    if self.unprocessed < MOST_UNPROCESSED && self.has_payload() {
                         count(&self.call.inner.shared.counters.unprocessed);
                         // Attempts under way must not wait for an endpoint to become ready.
-                        if self.running.is_empty() {
-                            if let Err(status) = self.begin(number).await {
-                                return Verdict::Status(status);
+                        if !self.running.is_empty() {
+                            if let Some(lease) = self.call.another(&self.tried) {
+                                self.send(lease, number);
                             }
-                        } else if let Some(lease) = self.call.another(&self.tried) {
-                            self.send(lease, number);
+                        } else if let Err(status) = self.begin(number).await {
+                            return Verdict::Status(status);
                         }
                         continue;
                     }
                     (Verdict::Status(status), Pushback::None)
+                }
+                // The one that the call is committed to goes on, or has told how it ended.
+                Ended::Replaced(status) => {
+                    last.get_or_insert(Verdict::Status(status));
+                    match last.take_if(|_| self.is_over()) {
+                        Some(verdict) => return verdict,
+                        None => continue,
+                    }
                 }
                 Ended::Over(status) => return Verdict::Status(status),
                 Ended::Lost(status) => (Verdict::Status(status), Pushback::None),
@@ -92,7 +108,10 @@ impl Race<'_> {
                     (Verdict::Answer(answer), pushback)
                 }
             };
-            let Some(code) = verdict.failure() else { return verdict };
+            let Some(code) = verdict.failure() else {
+                payload.commit();
+                return verdict;
+            };
             if !self.hedges.failed((code, pushback), self.budget, now()) || self.is_over() {
                 return verdict;
             }
@@ -107,6 +126,7 @@ impl Race<'_> {
         };
         let more = self.hedges.due().is_some_and(in_time)
             && self.budget.allows()
+            && self.has_payload()
             && self.call.inner.pool.has_others(&self.tried);
         self.running.is_empty() && !more
     }
@@ -118,9 +138,15 @@ impl Race<'_> {
         Ok(())
     }
 
+    /// Whether there is something to send for another attempt: not once the call is committed to one.
+    fn has_payload(&self) -> bool {
+        self.unsent.is_some() || self.payload.is_open()
+    }
+
     /// Sends a hedge, if there is an endpoint for it and the budget allows one.
     fn hedge(&mut self) {
-        let lease = if self.budget.allows() { self.call.another(&self.tried) } else { None };
+        let may = self.budget.allows() && self.has_payload();
+        let lease = if may { self.call.another(&self.tried) } else { None };
         match lease {
             Some(lease) => {
                 let number = self.hedges.sent(now());
@@ -132,13 +158,14 @@ impl Race<'_> {
     }
 
     fn send(&mut self, lease: Lease<Http2>, number: u32) {
-        // Only what is whole is hedged.
-        let payload = self.payload.copy();
+        // Not committed a moment ago, and only attempts of this call could have.
+        let Some(payload) = self.unsent.take().or_else(|| self.payload.another()) else { return };
+        let own = payload.copy();
         self.tried.push(Arc::clone(lease.endpoint()));
         let call = self.call;
         let attempt = async move {
             let sent = call.send(lease, payload, number);
-            (number, call.outcome(sent).await)
+            (number, own, call.outcome(sent).await)
         };
         self.running.push(attempt.boxed());
     }

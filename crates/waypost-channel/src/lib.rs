@@ -37,9 +37,9 @@
 //!   gRFC A6's waits, and commits to the first answer that does not fail in its headers; a [`HedgingRule`] sends it to further
 //!   endpoints while there is no answer. A server may name the wait before the next attempt, or forbid it
 //!   (`grpc-retry-pushback-ms`); a budget of tokens bounds all of this.
-//! * A request that is still being made while it is sent is kept, up to the [`request_limit`](RetryPolicy::request_limit) (and [one for all](RetryPolicy::streams_limit) of the channel), until
-//!   headers have come that are no error; so a stream can be tried again as well, from its beginning. Hedged are only requests that
-//!   are there as a whole.
+//! * A request that is still being made while it is sent is kept, up to the [`request_limit`](RetryPolicy::request_limit) (and
+//!   [one for all](RetryPolicy::streams_limit) of the channel), until headers have come that are no error; so a stream is tried again or
+//!   hedged as well, from its beginning. A larger one goes on at one endpoint.
 //! * Messages may be [only so long](ChannelBuilder::max_response_message_bytes) if the channel or the service config says so.
 //! * Its deadline (`grpc-timeout`, which [`tonic::Request::set_timeout`] sets) spans all attempts and the whole response.
 //! * If no endpoint is ready, it waits while first attempts to connect are under way, and fails as `UNAVAILABLE` when they have

@@ -55,8 +55,8 @@ struct Upload {
 #[derive(Debug)]
 pub(crate) struct Claim {
     payload: Mutex<Option<Payload>>,
-    /// What is still being made of it; `None` if the server gets all of it at once.
-    replay: Option<Arc<Replay>>,
+    /// What is still being made of it, and as whom the attempt reads; `None` if the server gets all of it at once.
+    replay: Option<(Arc<Replay>, Reader)>,
 }
 
 // === impl Payload ===
@@ -123,17 +123,33 @@ impl Payload {
         }
     }
 
-    /// There will be no further attempt: what was sent need not be kept.
-    pub(crate) fn commit(&self) {
-        if let Self::Stream(replay, _) = self {
-            replay.commit();
+    /// Whether there may be [another](Self::another).
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(replay, _) => replay.is_open(),
         }
     }
 
-    fn replay(&self) -> Option<&Arc<Replay>> {
+    /// The same for an attempt beside this one, if all of it is still there.
+    pub(crate) fn another(&self) -> Option<Self> {
+        match self {
+            Self::Whole(whole) => Some(Self::Whole(whole.clone())),
+            Self::Stream(replay, _) => Some(Self::Stream(Arc::clone(replay), replay.join()?)),
+        }
+    }
+
+    /// There will be no further attempt, and those beside the one with this payload are not wanted: what was sent need not be kept.
+    pub(crate) fn commit(&self) {
+        if let Self::Stream(replay, reader) = self {
+            replay.commit(*reader);
+        }
+    }
+
+    fn replay(&self) -> Option<(&Arc<Replay>, Reader)> {
         match self {
             Self::Whole(_) => None,
-            Self::Stream(replay, _) => Some(replay),
+            Self::Stream(replay, reader) => Some((replay, *reader)),
         }
     }
 
@@ -292,7 +308,7 @@ impl Mark {
 
 impl Claim {
     pub(crate) fn new(payload: Payload) -> Arc<Self> {
-        let replay = payload.replay().cloned();
+        let replay = payload.replay().map(|(replay, reader)| (Arc::clone(replay), reader));
         Arc::new(Self { payload: Mutex::new(Some(payload)), replay })
     }
 
@@ -309,7 +325,12 @@ impl Claim {
     }
 
     pub(crate) fn replay(&self) -> Option<&Arc<Replay>> {
-        self.replay.as_ref()
+        self.replay.as_ref().map(|(replay, _)| replay)
+    }
+
+    /// Whether the call is committed to another attempt.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replay.as_ref().is_some_and(|(replay, reader)| replay.is_for_another(*reader))
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use support::answers::{self, handler};
 use support::{Fleet, Server, builder, check, check_idempotent, instance, ready, signal, within};
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -322,6 +323,83 @@ async fn of_a_stream_of_answers_all_come_before_the_one_that_is_too_long() {
     );
     assert!(within(body.frame()).await.is_none());
     within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+}
+
+/// Tells of every part of a request, and answers when it has come to its end and there is a permit for it.
+async fn telling(got: &watch::Sender<Vec<u8>>, answers: &Arc<Semaphore>) -> Server {
+    let (got, answers) = (got.clone(), Arc::clone(answers));
+    Server::start(handler(move |request, _| {
+        let (got, answers) = (got.clone(), Arc::clone(&answers));
+        async move {
+            let mut body = request.into_body();
+            while let Some(Ok(frame)) = body.frame().await {
+                got.send_modify(|got| got.extend_from_slice(frame.data_ref().expect("no trailers")));
+            }
+            answers.acquire().await.expect("it is never closed").forget();
+            answers::in_headers(Code::Ok)
+        }
+    }))
+    .await
+}
+
+const HEDGED: &str = r#"{"methodConfig": [{"name": [{"service": "test.Uploads"}], "hedgingPolicy": {"maxAttempts": 2,
+    "hedgingDelay": "0s"}}]}"#;
+
+#[tokio::test]
+async fn a_stream_is_hedged_and_each_attempt_gets_all_of_it() {
+    let got = [watch::Sender::default(), watch::Sender::default()];
+    let (quick, never) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(0)));
+    let servers = [telling(&got[0], &quick).await, telling(&got[1], &never).await];
+    let (_fleet, channel) = channel_to(&[&servers[0], &servers[1]], HEDGED).await;
+    let (messages, answer) = upload(&channel);
+    let call = tokio::spawn(answer);
+    let mut sent = Vec::new();
+    for content in [&b"one"[..], b"two", b"three"] {
+        send(&messages, content);
+        sent.extend_from_slice(&message(content));
+        for got in &got {
+            within(got.subscribe().wait_for(|got| *got == sent)).await.unwrap();
+        }
+    }
+    drop(messages);
+    let response = within(call).await.unwrap();
+    let by = response.extensions().get::<EndpointInfo>().expect("an endpoint has answered").endpoint.clone();
+    assert_eq!((status(response).await.0, by), (Code::Ok, servers[0].endpoint()));
+    within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+    assert_eq!((failures(&channel), channel.call_stats().hedges), (0, 1));
+}
+
+/// Then one of the attempts has it, and the call goes on there.
+#[tokio::test]
+async fn a_hedged_stream_that_is_larger_than_what_is_kept_goes_on_at_one_endpoint() {
+    let got = [watch::Sender::default(), watch::Sender::default()];
+    let answers = Arc::new(Semaphore::new(100));
+    let servers = [telling(&got[0], &answers).await, telling(&got[1], &answers).await];
+    let policy = RetryPolicy::default().with_limits(ONE, 0);
+    let (_fleet, channel) = channel_with(&[&servers[0], &servers[1]], HEDGED, policy).await;
+    for _ in 0..10 {
+        for got in &got {
+            got.send_replace(Vec::new());
+        }
+        let (messages, answer) = upload(&channel);
+        let call = tokio::spawn(answer);
+        send(&messages, b"one");
+        for got in &got {
+            within(got.subscribe().wait_for(|got| got.len() == ONE)).await.unwrap();
+        }
+        send(&messages, b"two");
+        send(&messages, b"six");
+        drop(messages);
+        let response = within(call).await.unwrap();
+        let by = usize::from(
+            response.extensions().get::<EndpointInfo>().unwrap().endpoint == servers[1].endpoint(),
+        );
+        assert_eq!(status(response).await.0, Code::Ok);
+        assert_eq!(*got[by].borrow(), [message(b"one"), message(b"two"), message(b"six")].concat());
+        assert_eq!(*got[1 - by].borrow(), message(b"one"));
+        within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+    }
+    assert_eq!(failures(&channel), 0);
 }
 
 /// Streams that are made slowly, to servers of which one is killed and started again, again and again.

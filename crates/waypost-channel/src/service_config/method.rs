@@ -56,7 +56,8 @@ pub struct RetryRule {
 
 /// `hedgingPolicy` of gRFC A6: a call that has no answer yet is sent to further endpoints as well, and the first answer counts.
 ///
-/// For unary calls that may be processed several times. Attempts that are no longer needed are cancelled.
+/// For calls that may be processed several times. Attempts that are no longer needed are cancelled. Of a stream of requests all attempts
+/// get all messages, while what was sent can be [kept](crate::RetryPolicy::request_limit); the one that is the first to get more goes on alone.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HedgingRule {
