@@ -46,7 +46,7 @@ pub(crate) struct ServeArgs {
     /// Where to serve /metrics and /health only, for those who may not have a client's certificate.
     #[arg(long, value_delimiter = ',', value_name = "URLS")]
     listen_metrics_urls: Vec<String>,
-    /// Origins whose web pages may read what is answered over HTTP: * for all, or https://HOST[:PORT] separated by commas.
+    /// Origins whose web pages may read what is answered over HTTP: * for all, or http(s)://HOST:PORT separated by commas.
     #[arg(long, default_value_t, value_name = "ORIGINS")]
     cors: Origins,
     /// Who may connect to Unix sockets: the mode of their files.
