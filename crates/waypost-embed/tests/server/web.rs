@@ -184,3 +184,33 @@ async fn what_is_no_websocket_is_refused_and_no_websocket_keeps_the_server() {
     ended.expect("the server ends");
     assert!(!matches!(silent, Some(Ok(Message::Text(_)))), "{silent:?}");
 }
+
+#[tokio::test]
+async fn what_is_no_frame_ends_its_websocket_and_nothing_else() {
+    let fixture = Fixture::start().await;
+    let authority = fixture.url().trim_start_matches("http://").to_owned();
+    let hello = format!(
+        "GET /v3/watch HTTP/1.1\r\nHost: {authority}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    for frames in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        // Not masked.
+        b"\x81\x02{}",
+        // Masked: not UTF-8; the middle of a message that has not begun; of a reserved kind.
+        b"\x81\x81\0\0\0\0\xff",
+        b"\x00\x81\0\0\0\0x",
+        b"\x83\x81\0\0\0\0x",
+        // Says that 2^62 bytes follow.
+        b"\x81\xff\x40\0\0\0\0\0\0\0\0\0\0\0{",
+    ] {
+        let mut stream = TcpStream::connect(&authority).await.unwrap();
+        stream.write_all(&[hello.as_bytes(), frames].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        // It may be cut off with what it has not read.
+        let _cut = ended.expect("the connection ends");
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{frames:?}: {}", String::from_utf8_lossy(&answer));
+        assert_eq!(post(&authority, "/v3/kv/put", r#"{"key":"YQ=="}"#, "").await.0, 200);
+    }
+}

@@ -17,6 +17,7 @@ use waypost_proto::mvccpb::event::EventType;
 
 use super::Service;
 use crate::error::{Refusal, described};
+use crate::mvcc::StoreError;
 use crate::server::engine::{Engine, Follow};
 use crate::watch::Body;
 
@@ -167,7 +168,11 @@ impl Drop for Claim {
         };
         // Nobody waits for it; a server that ends leaves the key to its lease.
         let _ = self.engine.submit(0, move |desk| {
-            let undone = desk.space.txn(desk.backend, request).map(|applied| desk.applied(applied));
+            let undone = desk
+                .refuse_if_corrupt()
+                .map_err(StoreError::from)
+                .and_then(|()| desk.space.txn(desk.backend, request))
+                .map(|applied| desk.applied(applied));
             if let Err(error) = undone {
                 tracing::warn!(
                     error = described(&error),
