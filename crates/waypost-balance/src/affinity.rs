@@ -39,7 +39,7 @@ impl Members {
     /// Where calls with this hash go among the endpoints of the best rank: the one with the highest score for it
     /// (weighted rendezvous hashing: Thaler and Ravishankar 1998; the score `-w / ln u` is from Schindelhauer and
     /// Schomaker, "Weighted distributed hash tables", 2005). So the calls of an endpoint that cannot take them are
-    /// spread over all others by weight, each hash stays together, and no other hash moves.
+    /// spread over all others by weight, each hash stays together, and no other hash moves. Looks at all endpoints.
     pub(crate) fn stand_in(
         &self,
         ready: &[Arc<EndpointState>],

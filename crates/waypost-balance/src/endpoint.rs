@@ -1,6 +1,6 @@
 //! One endpoint as pickers and calls see it: what it is, whether it takes calls, and what it carries.
 
-use crate::latency::{Gauge, Latency, Sample, Tick};
+use crate::latency::{Fallen, Gauge, Latency, Sample, Tick};
 use crate::padded::CachePadded;
 use arc_swap::ArcSwap;
 use std::any::Any;
@@ -235,9 +235,9 @@ impl EndpointState {
         Some(Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX))
     }
 
-    /// The same, in seconds.
-    pub(crate) fn latency_seconds(&self, now: Instant) -> Option<f32> {
-        self.load.latency.estimate(self.tick(now))
+    /// The same, for comparing.
+    pub(crate) fn fallen_latency(&self, now: Instant, rate: f32) -> Option<Fallen> {
+        self.load.latency.fallen(self.tick(now), rate)
     }
 
     /// Measures latency from now on.

@@ -10,7 +10,9 @@
 //!
 //! and between samples the estimate falls by `e^(-dt/tau)`, so that an endpoint that is shunned is tried again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cmp::Ordering;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// What to measure, and how failures count.
@@ -40,6 +42,15 @@ pub(crate) struct Latency {
     gauge: AtomicU64,
     /// The estimate in seconds (an `f32`, above 0) and the [`Tick`] of the last sample. 0: there is no sample yet.
     estimate: AtomicU64,
+}
+
+/// An estimate that is to be compared with another's: what is left of `scale` after `age`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fallen {
+    /// Finite, not below 0.
+    pub(crate) scale: f32,
+    /// Multiples of the decay; not below 0.
+    pub(crate) age: f32,
 }
 
 /// Time since the endpoint became known, in steps of 2^17 ns (131 µs). It wraps after 6.5 days, which an endpoint
@@ -80,12 +91,12 @@ impl Tick {
 impl Latency {
     /// Measures from now on.
     pub(crate) fn measure(&self, gauge: Gauge) {
-        self.gauge.store(pack(gauge.decay, gauge.failure_penalty.to_bits()), Ordering::Relaxed);
+        self.gauge.store(pack(gauge.decay, gauge.failure_penalty.to_bits()), Relaxed);
     }
 
     /// What [`measure`](Self::measure) has set.
     pub(crate) fn gauge(&self) -> Option<Gauge> {
-        let word = self.gauge.load(Ordering::Relaxed);
+        let word = self.gauge.load(Relaxed);
         let (decay, penalty) = unpack(word);
         (word != 0).then_some(Gauge { decay, failure_penalty: f32::from_bits(penalty) })
     }
@@ -93,25 +104,55 @@ impl Latency {
     /// The estimate in seconds, as it has fallen until `now`; `None` before the first sample.
     pub(crate) fn estimate(&self, now: Tick) -> Option<f32> {
         let gauge = self.gauge()?;
-        let word = self.estimate.load(Ordering::Relaxed);
+        let word = self.estimate.load(Relaxed);
         (word != 0).then(|| {
             let (last, at) = unpack(word);
             last * kept(gauge, now.seconds_since(Tick(at)))
         })
     }
 
+    /// The same, with its fall still to be reckoned, which by this `rate` is `e` in a second.
+    pub(crate) fn fallen(&self, now: Tick, rate: f32) -> Option<Fallen> {
+        let word = self.estimate.load(Relaxed);
+        (word != 0).then(|| {
+            let (scale, at) = unpack(word);
+            Fallen { scale, age: now.seconds_since(Tick(at)) * rate }
+        })
+    }
+
     pub(crate) fn record(&self, now: Tick, sample: Sample) {
         let Some(gauge) = self.gauge() else { return };
-        let mut word = self.estimate.load(Ordering::Relaxed);
+        let mut word = self.estimate.load(Relaxed);
         for _ in 0..TRIES {
             let known = (word != 0).then(|| unpack(word)).map(|(last, at)| (last, Tick(at)));
             let Some(next) = gauge.after(known, now, sample) else { return };
             let next = pack(next.max(LEAST), now.0);
-            match self.estimate.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.estimate.compare_exchange_weak(word, next, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(found) => word = found,
             }
         }
+    }
+}
+
+// === impl Fallen ===
+
+impl PartialOrd for Fallen {
+    /// Whichever is older has fallen by more, so that one exponential does for both, and often none is needed.
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        let older = self.age - other.age;
+        let (left, right) = match (older >= 0.0, self.scale < other.scale) {
+            (true, true) => return Some(Ordering::Less),
+            (true, false) => (self.scale * (-older).exp(), other.scale),
+            (false, _) => (self.scale, other.scale * older.exp()),
+        };
+        left.partial_cmp(&right)
+    }
+}
+
+impl PartialEq for Fallen {
+    fn eq(&self, other: &Self) -> bool {
+        self.partial_cmp(other) == Some(Ordering::Equal)
     }
 }
 
@@ -162,6 +203,7 @@ fn unpack(word: u64) -> (f32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -229,6 +271,23 @@ mod tests {
         assert!((ms(&latency, 0) - 10.0).abs() < 0.01);
         latency.record(tick(0), Sample::AtLeast(MS * 500));
         assert!((ms(&latency, 0) - 500.0).abs() < 0.1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_fallen_is_compared_as_what_is_left(
+            one in (0_f32..100.0, 0_f32..50.0), other in (0_f32..100.0, 0_f32..50.0),
+        ) {
+            let fallen = |(scale, age): (f32, f32)| Fallen { scale, age };
+            let left = |(scale, age): (f32, f32)| f64::from(scale) * (-f64::from(age)).exp();
+            let compared = fallen(one).partial_cmp(&fallen(other)).unwrap();
+            prop_assert_eq!(fallen(other).partial_cmp(&fallen(one)), Some(compared.reverse()));
+            let (one, other) = (left(one), left(other));
+            // Where seven digits tell them apart.
+            if (one - other).abs() > 1e-4 * one.max(other) {
+                prop_assert_eq!(Some(compared), one.partial_cmp(&other));
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// Compared with [`RingHash`](crate::RingHash): shares are even (to 1 % where there are 100 slots for each endpoint,
 /// rather than to 6 to 9 %), a look-up is one memory access rather than a search, and a change of the set moves a few
 /// more hashes than it must. When an endpoint cannot take a call (ejected, or tried before), the call goes where all
-/// calls with that hash then go; only when the set changes is a table built, and not even then if it is the same set.
+/// calls with that hash then go, to the owner of another slot that follows from the hash; only when the set changes is a table
+/// built, and not even then if it is the same set.
 ///
 /// The table is that of "Maglev: A Fast and Reliable Software Network Load Balancer" (Eisenbud et al., NSDI 2016,
 /// section 3.4): every endpoint has an order of preference over all slots, and they take turns to take the slot that
@@ -42,6 +43,9 @@ struct Table {
 const DEFAULT_SIZE: usize = 65_537;
 /// 20 MB, and Envoy's limit; a prime.
 const LARGEST_SIZE: usize = 5_000_011;
+/// Other slots that are looked at for a call whose endpoint cannot take it, one after the other. With half of the fleet set aside, one
+/// call in 65,536 finds none there that can.
+const TRIES: u64 = 16;
 
 // === impl Maglev ===
 
@@ -144,8 +148,10 @@ impl Preference {
         Self { member, weight: u64::from(weight), had: 0, next, skip }
     }
 
+    /// Both are below `size`, so this is the remainder, without a division.
     fn advance(&mut self, size: usize) {
-        self.next = (self.next + self.skip) % size;
+        let next = self.next + self.skip;
+        self.next = if next < size { next } else { next - size };
     }
 }
 
@@ -154,11 +160,15 @@ impl Preference {
 impl Picker for MaglevPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let hash = request.hash.unwrap_or_else(request.random);
+        let fresh =
+            |index: &usize| self.ready.get(*index).is_some_and(|endpoint| is_fresh(endpoint, request));
         let owner = self.table.owner(hash)?;
-        if is_fresh(self.ready.get(owner)?, request) {
+        if fresh(&owner) {
             return Some(owner);
         }
-        self.table.members.stand_in(&self.ready, hash, request)
+        // As even, and as little moved, as the table is; to look at all endpoints takes a fifth of a millisecond for 10,000.
+        let next = (1..=TRIES).find_map(|number| self.table.owner(mix(hash, number)).filter(fresh));
+        next.or_else(|| self.table.members.stand_in(&self.ready, hash, request))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `peak_ewma`: the one of two that will answer sooner.
 
 use crate::choose::lesser_of_two;
-use crate::latency::Gauge;
+use crate::latency::{Fallen, Gauge};
 use crate::{EndpointState, PickRequest, Picker, Policy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub struct PeakEwma {
 struct PeakEwmaPicker {
     ready: Arc<[Arc<EndpointState>]>,
     unmeasured: f32,
+    /// 1 through the decay in seconds.
+    rate: f32,
 }
 
 const SHORTEST_DECAY: Duration = Duration::from_millis(1);
@@ -70,7 +72,7 @@ impl Policy for PeakEwma {
         for endpoint in &*ready {
             endpoint.measure(gauge);
         }
-        Arc::new(PeakEwmaPicker { ready, unmeasured: gauge.failure_penalty })
+        Arc::new(PeakEwmaPicker { ready, unmeasured: gauge.failure_penalty, rate: gauge.decay.recip() })
     }
 }
 
@@ -78,11 +80,11 @@ impl Policy for PeakEwma {
 
 impl PeakEwmaPicker {
     #[expect(clippy::cast_precision_loss, reason = "a load, not a count")]
-    fn load(&self, endpoint: &EndpointState, now: Instant) -> f32 {
+    fn load(&self, endpoint: &EndpointState, now: Instant) -> Fallen {
         let in_flight = endpoint.in_flight() as f32;
-        match endpoint.latency_seconds(now) {
-            Some(latency) => latency * (in_flight + 1.0),
-            None => self.unmeasured * in_flight,
+        match endpoint.fallen_latency(now, self.rate) {
+            Some(latency) => Fallen { scale: latency.scale * (in_flight + 1.0), ..latency },
+            None => Fallen { scale: self.unmeasured * in_flight, age: 0.0 },
         }
     }
 }
