@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
+use tokio_util::sync::CancellationToken;
 use waypost_channel::{ChannelMetrics, Keepalive, TcpConnector};
 use waypost_model::Endpoint;
 use waypost_testkit::Tls;
@@ -29,8 +30,6 @@ enum Treatment {
     Reset(h2::Reason),
     /// Reads nothing any more, and says nothing, and keeps the connection.
     Freeze,
-    /// The same, before there is a request; its connections are counted instead.
-    Deaf,
 }
 
 /// A server below the level of gRPC. Tells how many requests it has seen.
@@ -43,15 +42,11 @@ async fn raw(treatment: Treatment) -> (Endpoint, watch::Receiver<usize>) {
             let seen = seen.clone();
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(stream).await.unwrap();
-                if matches!(treatment, Treatment::Deaf) {
-                    seen.send_modify(|count| *count += 1);
-                    pending::<()>().await;
-                }
                 while let Some(Ok((_request, mut respond))) = connection.accept().await {
                     seen.send_modify(|count| *count += 1);
                     match treatment {
                         Treatment::Reset(reason) => respond.send_reset(reason),
-                        Treatment::Freeze | Treatment::Deaf => pending().await,
+                        Treatment::Freeze => pending().await,
                     }
                 }
             });
@@ -120,17 +115,33 @@ async fn a_server_that_freezes_is_found_by_pings() {
 
 #[tokio::test]
 async fn a_server_that_freezes_while_nobody_calls_is_found_if_idle_connections_are_pinged() {
-    let (frozen, mut connections) = raw(Treatment::Deaf).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Endpoint::from(listener.local_addr().unwrap());
+    let freeze = CancellationToken::new();
+    let frozen = freeze.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let frozen = frozen.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                tokio::select! {
+                    _ = connection.accept() => {}
+                    () = frozen.cancelled() => pending().await,
+                }
+            });
+        }
+    });
     let good = Server::healthy().await;
     let (fleet, subscription) = Fleet::of(&[&good]);
-    fleet.put(instance(1, frozen));
+    fleet.put(instance(1, address));
     let keepalive = Keepalive::new(Duration::from_millis(50), Duration::from_millis(50)).while_idle(true);
     let channel = builder(subscription).keepalive(keepalive).build();
-    // It is given up, and tried anew.
-    within(connections.wait_for(|count| *count >= 3)).await.unwrap();
+    ready(&channel, 2).await;
+    freeze.cancel();
+    ready(&channel, 1).await;
     assert_eq!(channel.stats().endpoints.iter().map(|at| at.picks).sum::<u64>(), 0);
     // The one that answers keeps its connection.
-    assert_eq!(good.connections(), 1);
+    assert_eq!((good.connections(), served_by(&check(&channel).await.unwrap())), (1, 0));
 }
 
 #[tokio::test]
