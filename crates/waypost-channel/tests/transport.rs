@@ -95,6 +95,25 @@ async fn other_resets_are_told_to_the_caller_as_grpc_has_them() {
     }
 }
 
+#[tokio::test]
+async fn what_http1_says_of_a_connection_is_left_out() {
+    let server = Server::start(answers::handler(|request, _| async move {
+        let strange =
+            ["connection", "transfer-encoding"].iter().any(|name| request.headers().contains_key(*name));
+        assert!(!strange && request.headers()["x-own"] == "kept");
+        answers::ok()
+    }))
+    .await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).build();
+    let answer = support::check_with(&channel, |request| {
+        for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("x-own", "kept")] {
+            request.metadata_mut().insert(name, value.parse().unwrap());
+        }
+    });
+    answer.await.unwrap();
+}
+
 /// A process that is stopped keeps its connections, and its kernel acknowledges what is sent.
 #[tokio::test]
 async fn a_server_that_freezes_is_found_by_pings() {
