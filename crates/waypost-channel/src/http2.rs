@@ -16,10 +16,8 @@ use h2::client::{Builder, Connection};
 use h2::{PingPong, Reason};
 use http::uri::{Authority, Scheme};
 use std::error::Error as StdError;
-use std::future::{Future, pending};
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_model::Endpoint;
@@ -44,14 +42,6 @@ struct Guard {
 }
 
 type Driving = Connection<Greeted<LastWords<Transport>>, Chunk>;
-
-/// Drives a connection.
-struct Drive {
-    driving: Driving,
-    traffic: Arc<Traffic>,
-    /// Others had their turn.
-    waited: bool,
-}
 
 /// Per stream, and per connection: a slow reader of one stream must not hold up the seven others that fit.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -103,11 +93,7 @@ impl Http2Dialer {
         }
         let stretched = |rule: Keepalive| Keepalive { interval: self.pace.stretch(rule.interval), ..rule };
         let guard = Guard {
-            driving: AbortOnDropHandle::new(tokio::spawn(Drive {
-                driving,
-                traffic: Arc::clone(&traffic),
-                waited: false,
-            })),
+            driving: AbortOnDropHandle::new(tokio::spawn(driving)),
             abort,
             pings: pings.zip(self.keepalive.map(stretched)),
             traffic: Arc::clone(&traffic),
@@ -141,24 +127,6 @@ fn builder() -> Builder {
         .max_header_list_size(MOST_HEADERS)
         .max_send_buffer_size(SEND_BUFFER);
     builder
-}
-
-// === impl Drive ===
-
-impl Future for Drive {
-    type Output = Result<(), h2::Error>;
-
-    /// While several requests are under way, whatever can run runs first: calls that were answered together make their next
-    /// requests, and these are written together. A lone request is written at once.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.waited && self.traffic.has_several() {
-            self.waited = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.waited = false;
-        Pin::new(&mut self.driving).poll(cx)
-    }
 }
 
 // === impl Guard ===

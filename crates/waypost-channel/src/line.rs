@@ -138,11 +138,6 @@ impl Traffic {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether more than one request is under way.
-    pub(crate) fn has_several(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) > 1
-    }
-
     /// Waits until a request is under way. One waits at a time.
     pub(crate) async fn busy(&self) {
         loop {
