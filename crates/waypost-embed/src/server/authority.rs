@@ -6,16 +6,12 @@
 //! HTTP/2 is: `://` becomes `j--`, which is as long in every encoding, so that nothing else changes: neither the frame, nor
 //! the table of headers to which later requests refer. Later requests of a connection have the same `:authority`.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
 use bytes::{Buf as _, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 
-/// A connection whose first request is looked at.
-pub(super) struct Mended<S> {
-    inner: S,
+/// The beginning of a connection, up to its first request.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
     /// What was read and not passed on.
     buffer: BytesMut,
     /// Bytes of the buffer that may be passed on.
@@ -38,11 +34,36 @@ const PRIORITY: u8 = 0x20;
 /// Index of `:authority` in HPACK's static table.
 const AUTHORITY: usize = 1;
 
-// === impl Mended ===
+// === impl Opening ===
 
-impl<S> Mended<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, buffer: BytesMut::new(), cleared: 0, opened: false, done: false }
+impl Opening {
+    /// Whether what comes next need not be looked at.
+    pub(super) fn is_over(&self) -> bool {
+        self.done && self.cleared == 0
+    }
+
+    /// Whether the connection speaks HTTP/2, as far as is known.
+    pub(super) fn is_http2(&self) -> bool {
+        self.opened
+    }
+
+    /// What has been read; nothing, if nothing more will come.
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+        if bytes.is_empty() {
+            self.give_up();
+        } else {
+            self.look();
+        }
+    }
+
+    /// Passes on what may be. `false`: more has to be [read](Self::read) first.
+    pub(super) fn pass(&mut self, out: &mut ReadBuf<'_>) -> bool {
+        let length = self.cleared.min(out.remaining());
+        out.put_slice(&self.buffer[..length]);
+        self.buffer.advance(length);
+        self.cleared -= length;
+        length > 0
     }
 
     /// Looks at what has been read, and clears what may be passed on.
@@ -78,63 +99,6 @@ impl<S> Mended<S> {
     fn give_up(&mut self) {
         self.cleared = self.buffer.len();
         self.done = true;
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        loop {
-            if this.cleared > 0 {
-                let length = this.cleared.min(out.remaining());
-                out.put_slice(&this.buffer[..length]);
-                this.buffer.advance(length);
-                this.cleared -= length;
-                return Poll::Ready(Ok(()));
-            }
-            if this.done {
-                return Pin::new(&mut this.inner).poll_read(cx, out);
-            }
-            let mut chunk = [0; 4096];
-            let mut chunk = ReadBuf::new(&mut chunk);
-            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut chunk))?;
-            if chunk.filled().is_empty() {
-                this.give_up();
-            } else {
-                this.buffer.extend_from_slice(chunk.filled());
-                this.look();
-            }
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 }
 
@@ -301,22 +265,27 @@ impl Symbol {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
     /// What comes out when the bytes arrive in pieces of this size.
     fn pass(bytes: &[u8], piece: usize) -> Vec<u8> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut reader: Box<dyn AsyncRead + Unpin> = Box::new(tokio::io::empty());
-            for piece in bytes.chunks(piece) {
-                reader = Box::new(reader.chain(piece));
+        let mut opening = Opening::default();
+        let mut passed = Vec::new();
+        for piece in bytes.chunks(piece).chain([&[][..]]) {
+            if opening.is_over() {
+                passed.extend_from_slice(piece);
+                continue;
             }
-            let mut out = Vec::new();
-            Mended::new(reader).read_to_end(&mut out).await.unwrap();
-            out
-        })
+            opening.read(piece);
+            let mut out = [0; 3];
+            let mut out = ReadBuf::new(&mut out);
+            while opening.pass(&mut out) {
+                passed.extend_from_slice(out.filled());
+                out.clear();
+            }
+        }
+        passed
     }
 
     /// A connection whose first request has these headers, as they are encoded.

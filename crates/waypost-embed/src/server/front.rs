@@ -6,11 +6,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::service::Routes;
-use tower::ServiceExt as _;
 
 use super::engine::Engine;
 use super::metrics::Call;
+use super::service::Services;
 use super::tls::Peer;
 use super::{plain, service, status, web, wording};
 use crate::error::Refusal;
@@ -18,7 +17,7 @@ use crate::error::Refusal;
 /// Answers the requests of a listener.
 #[derive(Clone)]
 pub(super) struct Front {
-    pub(super) services: Routes,
+    pub(super) services: Services,
     pub(super) engine: Engine,
     /// Ends what outlives its connection.
     pub(super) stop: CancellationToken,
@@ -52,17 +51,16 @@ impl Front {
     pub(super) async fn grpc<B>(self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<tonic::codegen::StdError>,
+        B::Error: Into<tonic::codegen::StdError> + Send,
     {
         let version = request.headers().get("client-api-version");
         if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
             return status(&Refusal::InvalidClientApiVersion).into_http();
         }
-        let path = request.uri().path().to_owned();
-        let call = Call::begin(&self.engine.shared.tallies, &path);
-        match self.services.oneshot(request).await {
-            Ok(response) => call.follow(wording::as_etcd_says(response, &path)),
-        }
+        let uri = request.uri().clone();
+        let call = Call::begin(&self.engine.shared.tallies, uri.path());
+        let response = self.services.call(request).await;
+        call.follow(wording::as_etcd_says(response, uri.path()))
     }
 
     /// Bytes that a message may have.

@@ -55,7 +55,7 @@ impl Inside {
         let (engine, writer) =
             run::load(store, Path::new("inside"), name, Vec::new(), false, options, guard)?;
         let stop = CancellationToken::new();
-        let services = service::all(&engine, &stop).prepare();
+        let services = service::all(&engine.in_lane(), &stop);
         let front = Front { services, engine, stop: stop.clone(), metrics_only: false };
         Ok(Self { front, stop, free, writer })
     }

@@ -1,22 +1,24 @@
-//! Connections: accepted, over TLS if so listened, and served as HTTP/2 and HTTP/1 on the same port.
+//! Connections: accepted, given to a lane, over TLS if so listened, and served as HTTP/2 and HTTP/1 on the same port.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
-use super::authority::Mended;
 use super::front::Front;
-use super::metrics::metered;
-use super::socket::{Listening, Stream};
+use super::lanes::{Lanes, Seat};
+use super::socket::{Accepted, Listening, Stream};
 use super::tls::{Peer, Tls};
+use super::wire::Wire;
 
 /// How long to wait after the system refuses a connection, for want of file descriptors perhaps.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -28,6 +30,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const WINDOW: u32 = 4 << 20;
 /// Headers of one request at most, in bytes.
 const MAX_HEADERS: u32 = 64 << 10;
+
+/// How long a client that was refused may take to hear why.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves the connections of one listener.
 #[derive(Clone)]
@@ -42,6 +47,7 @@ pub(super) async fn accept(
     listener: Listening,
     tls: Option<Arc<Tls>>,
     front: Front,
+    lanes: Arc<Lanes>,
     stop: CancellationToken,
 ) {
     let graceful = GracefulShutdown::new();
@@ -53,19 +59,17 @@ pub(super) async fn accept(
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        let (server, watcher) = (server.clone(), graceful.watcher());
-        match &tls {
-            None => connections.spawn(server.serve(stream, Peer::default(), watcher)),
-            Some(tls) => connections.spawn(server.serve_secure(stream, Arc::clone(tls), watcher)),
-        };
+        let seat = lanes.seat();
+        let lane = seat.runtime.clone();
+        connections.spawn_on(server.clone().serve(accepted, tls.clone(), seat, graceful.watcher()), &lane);
     }
     drop(listener);
     let ended = tokio::time::timeout(GRACE, graceful.shutdown()).await;
@@ -92,29 +96,39 @@ fn protocol() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// Closes a connection when the other side does: closed at once, what was written last may never be read there, since the
+/// client finds out first that it can write no more.
+async fn linger(mut stream: Stream) {
+    let farewell = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    // Whatever it does, it has been told.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+}
+
 // === impl Server ===
 
 impl Server {
-    async fn serve<S>(self, stream: S, peer: Peer, watcher: Watcher)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let Self { protocol, front, .. } = self;
-        let stream = metered(stream, &front.engine.shared.tallies);
-        let service = tower::service_fn(move |request| front.clone().answer(peer.clone(), request));
-        let stream = TokioIo::new(Mended::new(stream));
-        let connection = protocol.serve_connection_with_upgrades(stream, TowerToHyperService::new(service));
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(error, "a connection ended");
+    /// A connection from its beginning to its end, in its lane.
+    async fn serve(self, accepted: Accepted, tls: Option<Arc<Tls>>, seat: Seat, watcher: Watcher) {
+        let stream = match accepted.attach() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection was not served"),
+        };
+        match tls {
+            None => self.speak(stream, Peer::default(), &seat, watcher).await,
+            Some(tls) => self.agree(stream, tls, &seat, watcher).await,
         }
     }
 
-    async fn serve_secure(self, stream: Stream, tls: Arc<Tls>, watcher: Watcher) {
+    /// Agrees on TLS first.
+    async fn agree(self, stream: Stream, tls: Arc<Tls>, seat: &Seat, watcher: Watcher) {
         let from = match &stream {
             Either::Left(tcp) => tcp.peer_addr().map(|address| address.to_string()).unwrap_or_default(),
             Either::Right(_) => "a unix socket".to_owned(),
         };
-        let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+        let handshake = TlsAcceptor::from(tls.config()).accept(stream).into_fallible();
         let outcome = tokio::select! {
             () = self.stop.cancelled() => return,
             outcome = tokio::time::timeout(HANDSHAKE, handshake) => outcome,
@@ -123,10 +137,37 @@ impl Server {
             Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let peer = shown.filter(|_| tls.names_users).map(Peer::of).unwrap_or_default();
-                self.serve(stream, peer, watcher).await;
+                self.speak(stream, peer, seat, watcher).await;
             }
-            Ok(Err(error)) => tracing::warn!(%error, from, "a client was refused: no TLS with it"),
+            Ok(Err((error, stream))) => {
+                tracing::warn!(%error, from, "a client was refused: no TLS with it");
+                linger(stream).await;
+            }
             Err(_) => tracing::warn!(from, "a client was refused: it did not agree on TLS in time"),
+        }
+    }
+
+    /// HTTP/2 or HTTP/1, as the client likes.
+    async fn speak<S>(self, stream: S, peer: Peer, seat: &Seat, watcher: Watcher)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { protocol, front, .. } = self;
+        let tallies = Arc::clone(&front.engine.shared.tallies);
+        let (wire, work) = Wire::new(stream, tallies, Arc::clone(&seat.vigil));
+        let begins = work.clone();
+        let service = service_fn(move |request| {
+            begins.begin();
+            front.clone().answer(peer.clone(), request)
+        });
+        let connection = protocol.serve_connection_with_upgrades(TokioIo::new(wire), service);
+        let mut connection = pin!(watcher.watch(connection.into_owned()));
+        let turns = poll_fn(|cx| {
+            work.turn();
+            connection.as_mut().poll(cx)
+        });
+        if let Err(error) = turns.await {
+            tracing::debug!(error, "a connection ended");
         }
     }
 }

@@ -26,6 +26,7 @@ mod gateway;
 mod hash;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod inside;
+mod lanes;
 mod listener;
 mod metrics;
 mod options;
@@ -38,7 +39,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod vigil;
 mod web;
+mod wire;
 mod wording;
 
 use tonic::{Code, Status};

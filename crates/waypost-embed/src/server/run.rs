@@ -13,6 +13,7 @@ use super::address::{Address, Place};
 use super::engine::{Engine, Member, Shared};
 use super::error::RestoreError;
 use super::front::Front;
+use super::lanes::Lanes;
 use super::options::{Builder, Options};
 use super::socket::Listening;
 use super::tls::Tls;
@@ -159,13 +160,14 @@ impl Server {
         let (engine, writer) =
             blocking(move || load(store, &data_dir, name, client_urls, restored, options, guard)).await?;
         let stop = CancellationToken::new();
+        let lanes = Arc::new(Lanes::start().map_err(StartError::Thread)?);
         let mut tasks = JoinSet::new();
-        let services = service::all(&engine, &stop).prepare();
+        let services = service::all(&engine.in_lane(), &stop);
         let front = Front { services, engine: engine.clone(), stop: stop.clone(), metrics_only: false };
         for (listener, secure, metrics_only) in listeners {
             let front = Front { metrics_only, ..front.clone() };
             let tls = tls.clone().filter(|_| secure);
-            tasks.spawn(listener::accept(listener, tls, front, stop.clone()));
+            tasks.spawn(listener::accept(listener, tls, front, Arc::clone(&lanes), stop.clone()));
         }
         // The engine ends with the last of those who hold it.
         drop(front);

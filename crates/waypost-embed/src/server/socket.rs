@@ -24,8 +24,15 @@ pub(super) enum Listening {
     },
 }
 
-/// A connection.
+/// A connection, served by the runtime in which it was [attached](Accepted::attach).
 pub(super) type Stream = Either<TcpStream, UnixStream>;
+
+/// A connection that no runtime has yet.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std_unix::UnixStream),
+}
 
 /// The file of a Unix socket. Removed when this is dropped, unless another socket has taken its place.
 #[derive(Debug)]
@@ -58,7 +65,7 @@ impl Listening {
     }
 
     /// The next connection. Cancel safe.
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -66,10 +73,22 @@ impl Listening {
                     // It has ended already, which whoever reads from it finds out.
                     tracing::debug!(%error, "a connection ended at once");
                 }
-                Ok(Either::Left(stream))
+                Ok(Accepted::Tcp(stream.into_std()?))
             }
-            Self::Unix { listener, .. } => Ok(Either::Right(listener.accept().await?.0)),
+            Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// Has the runtime of the caller serve it.
+    pub(super) fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Either::Left(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Either::Right(UnixStream::from_std(stream)?),
+        })
     }
 }
 

@@ -1,27 +1,37 @@
-//! The queue of what is to be written, and the thread that writes it.
+//! The queue of what is to be written, and who writes it.
 //!
-//! To put a request into the queue and to wake the thread are two steps, so that requests that come together can be written
-//! together: the first of them would else be a batch of its own.
+//! To put a request into the queue and to see to it are two steps, so that requests that come together can be written
+//! together: the first of them would else be a batch of its own. Two may see to it. The writer thread always may; a thread
+//! that serves connections may where a request is alone and the disk is quick, since to wake the one and be
+//! woken by it takes about as long as to write. Whoever writes holds the [`Writer`], and takes all that waits.
 
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, TryLockError, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::{io, thread};
 
 use super::writer::{Next, Writer};
-use super::{Job, Shared};
+use super::{Job, Shared, lock};
 
 /// The way to the writer.
 pub(super) struct Door {
     // First, so that the queue is closed when the thread is woken for the last time.
     queue: mpsc::Sender<Job>,
     bell: Bell,
+    writer: Arc<Mutex<Writer>>,
 }
 
 /// The thread that writes; woken when this is dropped.
 struct Bell(Thread);
 
-/// A request in the queue that nobody may have been told of; the writer thread is when this is dropped.
-pub(super) struct Unannounced<'a>(&'a Door);
+/// A request in the queue to which nobody may see yet; the writer thread does when this is dropped.
+pub(super) struct Unannounced<'a> {
+    door: &'a Door,
+    settled: bool,
+}
+
+/// Requests in the queue at most for the caller to write them.
+const ALONE: usize = 1;
 
 // === impl Door ===
 
@@ -29,24 +39,44 @@ impl Door {
     /// Starts the writer thread, which ends when the door is gone.
     pub(super) fn open(shared: &Arc<Shared>) -> io::Result<(Self, JoinHandle<()>)> {
         let (queue, requests) = mpsc::channel();
-        let shared = Arc::clone(shared);
-        let thread = thread::Builder::new()
-            .name("waypost-writer".to_owned())
-            .spawn(move || run(&shared, Writer::new(requests)))?;
-        Ok((Self { queue, bell: Bell(thread.thread().clone()) }, thread))
+        let writer = Arc::new(Mutex::new(Writer::new(requests)));
+        let (shared, held) = (Arc::clone(shared), Arc::clone(&writer));
+        let thread =
+            thread::Builder::new().name("waypost-writer".to_owned()).spawn(move || run(&shared, &held))?;
+        Ok((Self { queue, bell: Bell(thread.thread().clone()), writer }, thread))
     }
 
-    /// Puts a request into the queue. Somebody has to be told: by what is returned.
+    /// Puts a request into the queue. Somebody has to see to it: by what is returned.
     pub(super) fn put(&self, job: Job) -> Option<Unannounced<'_>> {
-        self.queue.send(job).ok().map(|()| Unannounced(self))
+        self.queue.send(job).ok().map(|()| Unannounced { door: self, settled: false })
     }
 }
 
 // === impl Unannounced ===
 
+impl Unannounced<'_> {
+    /// Writes what waits on this thread, if that is little, nobody else does, and it is done quickly.
+    pub(super) fn write_here(mut self, shared: &Shared) {
+        if shared.waiting.load(Ordering::Relaxed) > ALONE {
+            return;
+        }
+        let mut writer = match self.door.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if writer.is_quick(shared) {
+            writer.step(shared);
+            self.settled = !writer.is_due_earlier(shared);
+        }
+    }
+}
+
 impl Drop for Unannounced<'_> {
     fn drop(&mut self) {
-        self.0.bell.0.unpark();
+        if !self.settled {
+            self.door.bell.0.unpark();
+        }
     }
 }
 
@@ -57,11 +87,16 @@ impl Drop for Bell {
 }
 
 /// Writes until nobody is left who could ask for it; then writes down what leases have left.
-fn run(shared: &Shared, mut writer: Writer) {
+fn run(shared: &Shared, writer: &Mutex<Writer>) {
     loop {
+        let mut writer = lock(writer);
         match writer.step(shared) {
             Next::Again => {}
-            Next::Sleep(length) => thread::park_timeout(length),
+            Next::Sleep { due } => {
+                let length = writer.sleep(shared, due);
+                drop(writer);
+                thread::park_timeout(length);
+            }
             Next::End => return writer.end(shared),
         }
     }

@@ -1,4 +1,4 @@
-//! The engine: what the services ask, and the one thread that writes.
+//! The engine: what the services ask, and the one writer.
 //!
 //! Every request that changes something is a [`Job`] in the queue of the writer thread, which applies all that wait,
 //! commits them with one sync, makes them visible, publishes them to those who watch, and only then answers. Readers share
@@ -53,6 +53,8 @@ const MAX_WAITING_BYTES: usize = 512 << 20;
 pub(super) struct Engine {
     pub(super) shared: Arc<Shared>,
     door: Arc<Door>,
+    /// Whether it is asked by threads that serve connections and nothing else, and so may wait for a quick disk.
+    in_lane: bool,
 }
 
 // === impl Engine ===
@@ -61,7 +63,12 @@ impl Engine {
     /// Starts the thread that writes; it ends when the last clone of the engine is gone.
     pub(super) fn start(shared: Arc<Shared>) -> io::Result<(Self, JoinHandle<()>)> {
         let (door, thread) = Door::open(&shared)?;
-        Ok((Self { shared, door: Arc::new(door) }, thread))
+        Ok((Self { shared, door: Arc::new(door), in_lane: false }, thread))
+    }
+
+    /// The way for those who run in a [lane](super::lanes).
+    pub(super) fn in_lane(&self) -> Self {
+        Self { in_lane: true, ..self.clone() }
     }
 
     /// Has the writer do something, and waits until it is on disk. When the caller goes away, it is done nevertheless.
@@ -78,11 +85,15 @@ impl Engine {
                 let _ = sender.send(verdict.and(outcome));
             })
         })?;
-        if self.shared.crowded.load(Ordering::Relaxed) {
+        if self.in_lane || self.shared.crowded.load(Ordering::Relaxed) {
             // Whoever can run by now puts a request into the queue first, and is written with this one.
             tokio::task::yield_now().await;
         }
-        drop(request);
+        if self.in_lane {
+            request.write_here(&self.shared);
+        } else {
+            drop(request);
+        }
         receiver.await.unwrap_or(Err(Refusal::Stopped))
     }
 

@@ -28,6 +28,8 @@ const COMPACTION_KEYS: usize = 2000;
 const LEASES: usize = 1000;
 /// The longest sleep; time of leases is looked at that often even if nothing is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// What a commit takes at least on a disk that is not quick.
+const SLOW: Duration = Duration::from_millis(1);
 /// How long the writer leaves the disk alone after a failure, in milliseconds, where nobody waits.
 const PAUSE_MS: u64 = 500;
 
@@ -47,14 +49,20 @@ pub(super) struct Writer {
     compacting: Vec<super::Settle>,
     /// Nothing is done on the writer's own account before this time.
     pause_until: u64,
+    /// When the writer thread wakes by itself.
+    wakes_at: u64,
+    /// What a commit took of late: an average that forgets.
+    commit: Duration,
 }
 
-/// What the thread does next.
+/// What whoever writes does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Again,
-    /// So long, unless woken.
-    Sleep(Duration),
+    /// Nothing until then, in milliseconds, unless woken.
+    Sleep {
+        due: u64,
+    },
     End,
 }
 
@@ -62,7 +70,7 @@ pub(super) enum Next {
 
 impl Writer {
     pub(super) fn new(queue: Receiver<Job>) -> Self {
-        Self { queue, jobs: Vec::new(), compacting: Vec::new(), pause_until: 0 }
+        Self { queue, jobs: Vec::new(), compacting: Vec::new(), pause_until: 0, wakes_at: 0, commit: SLOW }
     }
 
     /// One batch, if there is anything to do.
@@ -72,9 +80,9 @@ impl Writer {
             if !open {
                 return Next::End;
             }
-            let sleep = self.sleep(shared);
-            if !sleep.is_zero() {
-                return Next::Sleep(sleep);
+            let due = self.due(shared).unwrap_or(u64::MAX);
+            if due > shared.now() {
+                return Next::Sleep { due };
             }
         }
         self.batch(shared);
@@ -112,11 +120,20 @@ impl Writer {
         due.map(|due| due.max(self.pause_until))
     }
 
-    fn sleep(&self, shared: &Shared) -> Duration {
-        match self.due(shared) {
-            Some(due) => Duration::from_millis(due.saturating_sub(shared.now())).min(LONGEST_SLEEP),
-            None => LONGEST_SLEEP,
-        }
+    /// Whether a step takes so little time that connections may wait for it.
+    pub(super) fn is_quick(&self, shared: &Shared) -> bool {
+        self.commit < SLOW && self.due(shared).is_none_or(|due| due > shared.now())
+    }
+
+    /// The writer thread sleeps; gives how long.
+    pub(super) fn sleep(&mut self, shared: &Shared, due: u64) -> Duration {
+        self.wakes_at = due;
+        Duration::from_millis(due.saturating_sub(shared.now())).min(LONGEST_SLEEP)
+    }
+
+    /// Whether there is something to do before the writer thread wakes by itself.
+    pub(super) fn is_due_earlier(&self, shared: &Shared) -> bool {
+        self.due(shared).is_some_and(|due| due < self.wakes_at)
     }
 
     /// Applies, commits, publishes, answers.
@@ -128,7 +145,9 @@ impl Writer {
         let (empty, started) = (batch.is_empty(), Instant::now());
         let outcome = shared.backend.commit(batch);
         if !empty {
-            shared.tallies.sync.observe(started.elapsed().as_secs_f64());
+            let took = started.elapsed();
+            self.commit = (self.commit * 7 + took) / 8;
+            shared.tallies.sync.observe(took.as_secs_f64());
             shared.tallies.batch.observe(f64::from(u32::try_from(requests).unwrap_or(u32::MAX)));
         }
         match outcome {

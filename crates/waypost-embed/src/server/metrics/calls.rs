@@ -18,7 +18,7 @@ use crate::server::gateway;
 /// Every method that there is, by path.
 #[derive(Debug)]
 pub(in crate::server) struct Calls {
-    methods: HashMap<String, Method>,
+    methods: HashMap<String, Arc<Method>>,
 }
 
 /// Calls of one method.
@@ -54,8 +54,8 @@ pub(super) const CODES: [&str; 17] = [
 
 /// A call that has begun. Dropped before it ended, it was cancelled.
 pub(in crate::server) struct Call {
-    tallies: Arc<Tallies>,
-    path: String,
+    /// Of those that there are.
+    method: Option<Arc<Method>>,
     ended: bool,
 }
 
@@ -72,23 +72,15 @@ impl Calls {
         let others = [("grpc.health.v1.Health", "Check"), ("grpc.health.v1.Health", "Watch")];
         let methods = gateway::methods().chain(others).map(|(service, name)| {
             let handled = std::array::from_fn(|_| AtomicU64::new(0));
-            (format!("/{service}/{name}"), Method { service, name, started: AtomicU64::new(0), handled })
+            let method = Method { service, name, started: AtomicU64::new(0), handled };
+            (format!("/{service}/{name}"), Arc::new(method))
         });
         Self { methods: methods.collect() }
     }
 
     /// In no order.
     pub(super) fn methods(&self) -> impl Iterator<Item = &Method> {
-        self.methods.values()
-    }
-
-    fn ended(&self, path: &str, code: Code) {
-        if let Some(method) = self.methods.get(path)
-            && let Some(count) =
-                usize::try_from(i32::from(code)).ok().and_then(|code| method.handled.get(code))
-        {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.methods.values().map(|method| &**method)
     }
 }
 
@@ -117,11 +109,12 @@ impl Method {
 // === impl Call ===
 
 impl Call {
-    pub(in crate::server) fn begin(tallies: &Arc<Tallies>, path: &str) -> Self {
-        if let Some(method) = tallies.calls.methods.get(path) {
+    pub(in crate::server) fn begin(tallies: &Tallies, path: &str) -> Self {
+        let method = tallies.calls.methods.get(path).cloned();
+        if let Some(method) = &method {
             method.started.fetch_add(1, Ordering::Relaxed);
         }
-        Self { tallies: Arc::clone(tallies), path: path.to_owned(), ended: false }
+        Self { method, ended: false }
     }
 
     /// Follows the answer to its end.
@@ -135,15 +128,19 @@ impl Call {
 
     /// Whether headers or trailers say how it ended.
     fn look(&mut self, headers: &HeaderMap) -> bool {
-        let Some(status) = Status::from_header_map(headers) else { return false };
-        self.end(status.code());
+        let Some(code) = headers.get("grpc-status") else { return false };
+        self.end(Code::from_bytes(code.as_bytes()));
         true
     }
 
     fn end(&mut self, code: Code) {
-        if !self.ended {
-            self.ended = true;
-            self.tallies.calls.ended(&self.path, code);
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let counts = self.method.as_ref().map(|method| &method.handled);
+        let place = usize::try_from(i32::from(code)).ok();
+        if let Some(count) = counts.zip(place).and_then(|(counts, place)| counts.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -7,14 +7,12 @@ mod calls;
 mod classic;
 mod process;
 mod scrape;
-mod traffic;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 pub(super) use self::calls::{Call, Calls};
 pub(super) use self::scrape::{CONTENT_TYPE, scrape};
-pub(super) use self::traffic::metered;
 
 /// What is counted while the server runs.
 #[derive(Debug)]

@@ -12,13 +12,18 @@ mod maintenance;
 mod watch;
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Response, Status};
+use tonic_reflection::pb::v1::server_reflection_server as v1;
+use tonic_reflection::pb::v1alpha::server_reflection_server as v1alpha;
+use tower::{Service as _, ServiceExt as _};
+use waypost_proto::etcdserverpb::kv_server::KvServer;
 use waypost_proto::{etcdserverpb as pb, v3electionpb, v3lockpb};
 
 use super::GRPC_OVERHEAD;
@@ -37,6 +42,14 @@ pub(super) struct Service {
     hashing: Arc<Semaphore>,
 }
 
+/// Every service, by the path of a request.
+#[derive(Clone)]
+pub(super) struct Services {
+    /// By itself, since most calls are to it: routing costs as much as a read.
+    kv: KvServer<Service>,
+    others: Routes,
+}
+
 type Answer<A> = Result<Response<A>, Status>;
 
 /// Names of the services.
@@ -50,8 +63,8 @@ pub(super) const NAMES: [&str; 11] = [
     v3lockpb::lock_server::SERVICE_NAME,
     v3electionpb::election_server::SERVICE_NAME,
     tonic_health::pb::health_server::SERVICE_NAME,
-    tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
-    tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME,
+    v1::SERVICE_NAME,
+    v1alpha::SERVICE_NAME,
 ];
 
 /// Adds services, with the limit of what they receive; what they send has none.
@@ -71,7 +84,7 @@ pub(super) fn message_limit(engine: &Engine) -> usize {
 }
 
 /// All services.
-pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
+pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Services {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let hashing = Arc::new(Semaphore::new(processors));
     let service = Service { engine: engine.clone(), stop: stop.clone(), hashing };
@@ -81,7 +94,6 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
         routes,
         limit,
         service,
-        pb::kv_server::KvServer<Service>,
         pb::lease_server::LeaseServer<Service>,
         pb::cluster_server::ClusterServer<Service>,
         pb::maintenance_server::MaintenanceServer<Service>,
@@ -90,18 +102,55 @@ pub(super) fn all(engine: &Engine, stop: &CancellationToken) -> Routes {
         v3electionpb::election_server::ElectionServer<Service>,
         tonic_health::pb::health_server::HealthServer<Service>,
     );
-    routes = routes.add_service(watch::WatchServer { service, limit });
+    let kv = KvServer::new(service.clone());
+    let kv = kv.max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
+    let others = routes.add_service(watch::WatchServer { service, limit }).prepare();
+    Services { kv, others }
+}
+
+/// Reflection, made when it is asked for the first time: it takes megabytes.
+static REFLECTION: LazyLock<Routes> = LazyLock::new(|| {
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(waypost_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     match (described().build_v1(), described().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        (Ok(v1), Ok(v1alpha)) => Routes::default().add_service(v1).add_service(v1alpha),
         // A test sees that they are good.
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "the descriptors of the services are no good: there is no reflection");
-            routes
+            Routes::default()
+        }
+    }
+});
+
+// === impl Services ===
+
+impl Services {
+    /// Answers a call.
+    pub(super) async fn call<B>(mut self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tonic::codegen::StdError> + Send,
+    {
+        let path = request.uri().path();
+        let of = |service: &str| {
+            path.strip_prefix('/')
+                .and_then(|path| path.strip_prefix(service))
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let (kv, reflection) =
+            (of(pb::kv_server::SERVICE_NAME), of(v1::SERVICE_NAME) || of(v1alpha::SERVICE_NAME));
+        let outcome = if kv {
+            self.kv.call(request).await
+        } else if reflection {
+            REFLECTION.clone().oneshot(request).await
+        } else {
+            self.others.oneshot(request).await
+        };
+        match outcome {
+            Ok(response) => response,
         }
     }
 }
