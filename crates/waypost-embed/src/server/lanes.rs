@@ -2,7 +2,8 @@
 //!
 //! A connection belongs to one lane from its beginning to its end, with all the calls on it. So a call that does not wait for
 //! the disk goes from the socket to the answer without another thread being woken, which costs more than the call itself.
-//! A new connection goes to the lane that has the fewest.
+//! A new connection goes to the lane that has the fewest, by pairs: of a client with one connection for calls and one for
+//! watches, the one waits for what the other does.
 
 use std::io;
 use std::num::NonZero;
@@ -38,6 +39,10 @@ pub(super) struct Seat {
     connections: Arc<AtomicUsize>,
 }
 
+/// Connections that go to the same lane before the next has its turn.
+const PAIR: usize = 2;
+/// Threads of a lane that read what may take long.
+const BLOCKING: usize = 64;
 /// Lanes at most: all writes go through one thread, so that more would have little to do.
 const MOST: usize = 16;
 
@@ -48,16 +53,18 @@ impl Lanes {
     pub(super) fn start() -> io::Result<Self> {
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let end = CancellationToken::new();
+        // Should one not start, the others end.
+        let guard = end.clone().drop_guard();
         let watchmen = Watchmen::of(processors);
         let start = |number| Lane::start(number, &watchmen, end.clone());
         let first = start(0)?;
         let others = (1..processors.min(MOST)).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { first, others, _end: end.drop_guard() })
+        Ok(Self { first, others, _end: guard })
     }
 
     /// A seat for a connection.
     pub(super) fn seat(&self) -> Seat {
-        let taken = |lane: &Lane| lane.connections.load(Ordering::Relaxed);
+        let taken = |lane: &Lane| lane.connections.load(Ordering::Relaxed) / PAIR;
         let least = |best, lane| if taken(lane) < taken(best) { lane } else { best };
         let Lane { runtime, vigil, connections } = self.others.iter().fold(&self.first, least);
         connections.fetch_add(1, Ordering::Relaxed);
@@ -74,6 +81,7 @@ impl Lane {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .thread_name(format!("waypost-read-{number}"))
+            .max_blocking_threads(BLOCKING)
             .on_thread_park(move || before_sleep.before_sleep())
             .build()?;
         let lane = Self {

@@ -117,13 +117,13 @@ impl Server {
             Err(error) => return tracing::warn!(%error, "a connection was not served"),
         };
         match tls {
-            None => self.speak(stream, Peer::default(), &seat, watcher).await,
-            Some(tls) => self.agree(stream, tls, &seat, watcher).await,
+            None => self.speak(stream, Peer::default(), seat, watcher).await,
+            Some(tls) => self.agree(stream, tls, seat, watcher).await,
         }
     }
 
     /// Agrees on TLS first.
-    async fn agree(self, stream: Stream, tls: Arc<Tls>, seat: &Seat, watcher: Watcher) {
+    async fn agree(self, stream: Stream, tls: Arc<Tls>, seat: Seat, watcher: Watcher) {
         let from = match &stream {
             Either::Left(tcp) => tcp.peer_addr().map(|address| address.to_string()).unwrap_or_default(),
             Either::Right(_) => "a unix socket".to_owned(),
@@ -148,13 +148,13 @@ impl Server {
     }
 
     /// HTTP/2 or HTTP/1, as the client likes.
-    async fn speak<S>(self, stream: S, peer: Peer, seat: &Seat, watcher: Watcher)
+    async fn speak<S>(self, stream: S, peer: Peer, seat: Seat, watcher: Watcher)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { protocol, front, .. } = self;
         let tallies = Arc::clone(&front.engine.shared.tallies);
-        let (wire, work) = Wire::new(stream, tallies, Arc::clone(&seat.vigil));
+        let (wire, work) = Wire::new(stream, tallies, Arc::new(seat));
         let begins = work.clone();
         let service = service_fn(move |request| {
             begins.begin();

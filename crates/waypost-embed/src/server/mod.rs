@@ -1,7 +1,7 @@
 //! The server: etcd v3's gRPC API over the core.
 //!
 //! [`Server::builder`] gives the options, `start` opens the data directory and listens. Each gRPC service is a file in
-//! `service`, and asks the engine, which owns the state and the one thread that writes. What is refused is refused with
+//! `service`, and asks the engine, which owns the state and the one writer. What is refused is refused with
 //! etcd's code and words.
 //!
 //! | service | answered |

@@ -27,6 +27,9 @@ use crate::storage::{Store, StoreOptions};
 /// Dropped without [`shutdown`](Self::shutdown) it ends as if it had been killed: nothing that was acknowledged is lost,
 /// leases may be found with more time left than they had.
 ///
+/// It has threads of its own: one that writes, and for each processor, up to 16, one that serves connections and
+/// at most 64 that read what takes long. The runtime in which it is started only accepts connections and keeps its timers.
+///
 /// ```
 /// use waypost_embed::server::Server;
 ///

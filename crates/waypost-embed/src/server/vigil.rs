@@ -115,7 +115,8 @@ impl Vigil {
             self.idle_since.store(self.now(), Ordering::Relaxed);
             self.resigned.store(false, Ordering::Relaxed);
         }
-        if self.patience.load(Ordering::Relaxed) > 0 && !self.resigned.swap(true, Ordering::Relaxed) {
+        let may = self.watchmen.most > 0 && self.patience.load(Ordering::Relaxed) > 0;
+        if may && !self.resigned.swap(true, Ordering::Relaxed) {
             self.wake.notify_one();
         }
     }

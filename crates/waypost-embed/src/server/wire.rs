@@ -17,8 +17,8 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::authority::Opening;
+use super::lanes::Seat;
 use super::metrics::Tallies;
-use super::vigil::Vigil;
 
 /// A connection.
 pub(super) struct Wire<S> {
@@ -30,7 +30,7 @@ pub(super) struct Wire<S> {
     /// The turn in which it was to be flushed, which it is in the next.
     late: Option<usize>,
     tallies: Arc<Tallies>,
-    vigil: Arc<Vigil>,
+    seat: Arc<Seat>,
 }
 
 /// What the task of a connection tells about its work.
@@ -146,14 +146,14 @@ impl Pace {
 
 impl<S> Wire<S> {
     /// A connection, and what its task is to tell.
-    pub(super) fn new(inner: S, tallies: Arc<Tallies>, vigil: Arc<Vigil>) -> (Self, Work) {
+    pub(super) fn new(inner: S, tallies: Arc<Tallies>, seat: Arc<Seat>) -> (Self, Work) {
         let (opening, pace) = (Opening::default(), Pace::default());
         let work = pace.work.clone();
-        (Self { inner, opening, pace, outbox: BytesMut::new(), late: None, tallies, vigil }, work)
+        (Self { inner, opening, pace, outbox: BytesMut::new(), late: None, tallies, seat }, work)
     }
 
     fn received(&mut self, bytes: usize) {
-        self.vigil.work();
+        self.seat.vigil.work();
         self.pace.read(bytes);
         self.tallies.received.inc_by(bytes as u64);
     }
@@ -171,9 +171,7 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
             self.outbox.advance(written);
         }
         self.late = None;
-        if self.outbox.capacity() <= LARGE {
-            self.outbox.clear();
-        } else {
+        if self.outbox.try_reclaim(LARGE + 1) {
             self.outbox = BytesMut::new();
         }
         Poll::Ready(Ok(()))
@@ -289,7 +287,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::server::vigil::Watchmen;
+    use crate::server::lanes::Lanes;
 
     /// The next turn, after so many requests have begun.
     fn turn(pace: &Pace, requests: usize) {
@@ -309,8 +307,9 @@ mod tests {
 
     #[tokio::test]
     async fn answers_of_one_turn_are_written_together_in_the_next() {
+        let lanes = Lanes::start().unwrap();
         let (inner, mut peer) = tokio::io::duplex(1 << 20);
-        let (mut wire, work) = Wire::new(inner, Arc::default(), Arc::new(Vigil::new(&Watchmen::of(1))));
+        let (mut wire, work) = Wire::new(inner, Arc::default(), Arc::new(lanes.seat()));
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         peer.write_all(preface).await.unwrap();
         work.turn();
@@ -330,6 +329,7 @@ mod tests {
         }
         assert!(got(&mut peer).await.len() >= 100_000 - OUTBOX);
         wire.shutdown().await.unwrap();
+        assert!(!wire.outbox.try_reclaim(LARGE + 1), "an idle connection keeps little");
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
         assert!(rest.iter().all(|byte| *byte == 8));
@@ -337,8 +337,9 @@ mod tests {
 
     #[tokio::test]
     async fn http_1_is_written_at_once_and_read_without_turns() {
+        let lanes = Lanes::start().unwrap();
         let (inner, mut peer) = tokio::io::duplex(1 << 20);
-        let (mut wire, work) = Wire::new(inner, Arc::default(), Arc::new(Vigil::new(&Watchmen::of(1))));
+        let (mut wire, work) = Wire::new(inner, Arc::default(), Arc::new(lanes.seat()));
         peer.write_all(&vec![b'G'; 100_000]).await.unwrap();
         work.begin();
         wire.read_exact(&mut vec![0; 100_000]).await.unwrap();

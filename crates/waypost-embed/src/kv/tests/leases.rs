@@ -304,3 +304,17 @@ fn an_id_can_be_granted_again_in_the_batch_that_revokes_it() {
     server.restart();
     assert_eq!(server.time_to_live(7).granted_ttl, 20);
 }
+
+#[test]
+fn time_in_which_nobody_was_heard_is_given_back() {
+    let mut server = Server::new();
+    server.grant(5, 10);
+    server.grant(6, 20);
+    server.now += 12_000;
+    server.space.postpone_leases(5000);
+    assert_eq!(server.tick(), 0);
+    assert_eq!((server.time_to_live(5).ttl, server.time_to_live(6).ttl), (3, 13));
+    assert_eq!(server.keep_alive(5), 10);
+    server.now += 13_001;
+    assert_eq!(server.tick(), 2);
+}

@@ -6,19 +6,21 @@
 //! woken by it takes about as long as to write. Whoever writes holds the [`Writer`], and takes all that waits.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, TryLockError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::{io, thread};
 
 use super::writer::{Next, Writer};
-use super::{Job, Shared, lock};
+use super::{Job, Shared, lock, write};
 
 /// The way to the writer.
 pub(super) struct Door {
     // First, so that the queue is closed when the thread is woken for the last time.
     queue: mpsc::Sender<Job>,
     bell: Bell,
-    writer: Arc<Mutex<Writer>>,
+    /// Taken out by whoever writes. A panic takes it away for good, and the other end of the queue with it: nothing is written
+    /// any more, and everybody is told so.
+    writer: Arc<Mutex<Option<Writer>>>,
 }
 
 /// The thread that writes; woken when this is dropped.
@@ -30,6 +32,8 @@ pub(super) struct Unannounced<'a> {
     settled: bool,
 }
 
+/// How long a connection may wait for the disk without leases being given the time back, in milliseconds.
+const STALL_MS: u64 = 50;
 /// Requests in the queue at most for the caller to write them.
 const ALONE: usize = 1;
 
@@ -39,7 +43,7 @@ impl Door {
     /// Starts the writer thread, which ends when the door is gone.
     pub(super) fn open(shared: &Arc<Shared>) -> io::Result<(Self, JoinHandle<()>)> {
         let (queue, requests) = mpsc::channel();
-        let writer = Arc::new(Mutex::new(Writer::new(requests)));
+        let writer = Arc::new(Mutex::new(Some(Writer::new(requests))));
         let (shared, held) = (Arc::clone(shared), Arc::clone(&writer));
         let thread =
             thread::Builder::new().name("waypost-writer".to_owned()).spawn(move || run(&shared, &held))?;
@@ -60,15 +64,19 @@ impl Unannounced<'_> {
         if shared.waiting.load(Ordering::Relaxed) > ALONE {
             return;
         }
-        let mut writer = match self.door.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Ok(mut place) = self.door.writer.try_lock() else { return };
+        let Some(mut writer) = place.take() else { return };
         if writer.is_quick(shared) {
+            let began = shared.now();
             writer.step(shared);
+            let stalled = shared.now().saturating_sub(began);
+            if stalled > STALL_MS {
+                // Renewals of leases may have come, and were not read.
+                write(&shared.space).postpone_leases(stalled);
+            }
             self.settled = !writer.is_due_earlier(shared);
         }
+        *place = Some(writer);
     }
 }
 
@@ -87,17 +95,20 @@ impl Drop for Bell {
 }
 
 /// Writes until nobody is left who could ask for it; then writes down what leases have left.
-fn run(shared: &Shared, writer: &Mutex<Writer>) {
+fn run(shared: &Shared, held: &Mutex<Option<Writer>>) {
     loop {
-        let mut writer = lock(writer);
-        match writer.step(shared) {
-            Next::Again => {}
-            Next::Sleep { due } => {
-                let length = writer.sleep(shared, due);
-                drop(writer);
-                thread::park_timeout(length);
-            }
+        let mut place = lock(held);
+        let Some(mut writer) = place.take() else { return };
+        let next = writer.step(shared);
+        let length = match next {
+            Next::Again => None,
+            Next::Sleep { due } => Some(writer.sleep(shared, due)),
             Next::End => return writer.end(shared),
+        };
+        *place = Some(writer);
+        drop(place);
+        if let Some(length) = length {
+            thread::park_timeout(length);
         }
     }
 }

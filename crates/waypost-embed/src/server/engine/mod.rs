@@ -1,10 +1,10 @@
 //! The engine: what the services ask, and the one writer.
 //!
-//! Every request that changes something is a [`Job`] in the queue of the writer thread, which applies all that wait,
+//! Every request that changes something is a [`Job`] in the queue of the writer, which applies all that wait,
 //! commits them with one sync, makes them visible, publishes them to those who watch, and only then answers. Readers share
 //! the key space under a lock that the writer does not hold while it waits for the disk.
 //!
-//! Locks are taken in this order: key space, auth, alarms; the hub's by itself. None is held across an await.
+//! Locks are taken in this order: writer, key space, auth, alarms; the hub's by itself. None is held across an await.
 
 mod alarms;
 mod desk;
@@ -64,6 +64,11 @@ impl Engine {
     pub(super) fn start(shared: Arc<Shared>) -> io::Result<(Self, JoinHandle<()>)> {
         let (door, thread) = Door::open(&shared)?;
         Ok((Self { shared, door: Arc::new(door), in_lane: false }, thread))
+    }
+
+    /// The way for requests that may take long, whoever makes them.
+    pub(super) fn at_length(&self) -> Self {
+        Self { in_lane: false, ..self.clone() }
     }
 
     /// The way for those who run in a [lane](super::lanes).

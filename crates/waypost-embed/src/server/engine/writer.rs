@@ -28,7 +28,7 @@ const COMPACTION_KEYS: usize = 2000;
 const LEASES: usize = 1000;
 /// The longest sleep; time of leases is looked at that often even if nothing is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// What a commit takes at least on a disk that is not quick.
+/// What a batch takes at least where connections cannot wait for it.
 const SLOW: Duration = Duration::from_millis(1);
 /// How long the writer leaves the disk alone after a failure, in milliseconds, where nobody waits.
 const PAUSE_MS: u64 = 500;
@@ -51,8 +51,8 @@ pub(super) struct Writer {
     pause_until: u64,
     /// When the writer thread wakes by itself.
     wakes_at: u64,
-    /// What a commit took of late: an average that forgets.
-    commit: Duration,
+    /// What a batch with something to write took of late: an average that forgets.
+    took: Duration,
 }
 
 /// What whoever writes does next.
@@ -70,7 +70,7 @@ pub(super) enum Next {
 
 impl Writer {
     pub(super) fn new(queue: Receiver<Job>) -> Self {
-        Self { queue, jobs: Vec::new(), compacting: Vec::new(), pause_until: 0, wakes_at: 0, commit: SLOW }
+        Self { queue, jobs: Vec::new(), compacting: Vec::new(), pause_until: 0, wakes_at: 0, took: SLOW }
     }
 
     /// One batch, if there is anything to do.
@@ -122,7 +122,7 @@ impl Writer {
 
     /// Whether a step takes so little time that connections may wait for it.
     pub(super) fn is_quick(&self, shared: &Shared) -> bool {
-        self.commit < SLOW && self.due(shared).is_none_or(|due| due > shared.now())
+        self.took < SLOW && self.due(shared).is_none_or(|due| due > shared.now())
     }
 
     /// The writer thread sleeps; gives how long.
@@ -138,6 +138,7 @@ impl Writer {
 
     /// Applies, commits, publishes, answers.
     fn batch(&mut self, shared: &Shared) {
+        let began = Instant::now();
         let mut settles = Settles::default();
         let (batch, published) = self.apply(shared, &mut settles);
         let requests = settles.now.len() + settles.later.len();
@@ -145,9 +146,7 @@ impl Writer {
         let (empty, started) = (batch.is_empty(), Instant::now());
         let outcome = shared.backend.commit(batch);
         if !empty {
-            let took = started.elapsed();
-            self.commit = (self.commit * 7 + took) / 8;
-            shared.tallies.sync.observe(took.as_secs_f64());
+            shared.tallies.sync.observe(started.elapsed().as_secs_f64());
             shared.tallies.batch.observe(f64::from(u32::try_from(requests).unwrap_or(u32::MAX)));
         }
         match outcome {
@@ -171,6 +170,9 @@ impl Writer {
                     settle(Err(refusal.clone()));
                 }
             }
+        }
+        if !empty {
+            self.took = (self.took * 7 + began.elapsed()) / 8;
         }
     }
 

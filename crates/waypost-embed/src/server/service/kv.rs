@@ -14,6 +14,9 @@ use crate::error::Refusal;
 use crate::kv::{check_delete_range, check_put, check_range, check_txn, has_put, is_read_only};
 use crate::server::engine::Engine;
 
+/// Operations of a transaction that does not take long.
+const FEW: usize = 16;
+
 #[async_trait]
 impl Kv for Service {
     async fn range(&self, request: Request<RangeRequest>) -> Answer<RangeResponse> {
@@ -112,7 +115,9 @@ impl Engine {
         who: Identity,
         request: DeleteRangeRequest,
     ) -> Result<DeleteRangeResponse, Refusal> {
-        let mut answer = self
+        // One key, or any number.
+        let engine = if request.range_end.is_empty() { self.clone() } else { self.at_length() };
+        let mut answer = engine
             .write(request.encoded_len(), move |desk| {
                 desk.policy().may_delete(&who, &request)?;
                 desk.refuse_if_corrupt()?;
@@ -133,7 +138,12 @@ impl Engine {
         }
         let bytes = request.encoded_len();
         let puts = has_put(&request);
-        let mut answer = self
+        let engine = if request.success.len().max(request.failure.len()) <= FEW {
+            self.clone()
+        } else {
+            self.at_length()
+        };
+        let mut answer = engine
             .write(bytes, move |desk| {
                 desk.policy().may_txn(&who, &request, |lease| desk.space.lessor().keys(lease))?;
                 desk.refuse_if_corrupt()?;

@@ -1,4 +1,5 @@
-//! The whole server without a network: on disks that fail, and in time that passes at once.
+//! The whole server without a network: on disks that fail, in time that passes at once, and with requests that panic.
 
 mod compaction;
 mod disk;
+mod writing;
