@@ -165,7 +165,9 @@ fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
         return Ended::Replaced(status);
     }
     let (untouched, unsent) = exchange.unsent();
-    if is_refusal(error) || untouched {
+    // A server can reset what it has begun to work on when only the headers are there.
+    let reset = matches!(error, Severed::Http2(error) if error.is_reset());
+    if is_refusal(error) || (untouched && !reset) {
         under_way.not_sent();
         return Ended::NotProcessed(status, unsent);
     }

@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use waypost_balance::EndpointState;
@@ -207,6 +207,7 @@ impl Call {
                         return Verdict::Status(status);
                     }
                     count(&self.inner.shared.counters.unprocessed);
+                    self.settle(trail.unprocessed, &trail.tried).await;
                     continue;
                 }
                 Ended::Over(status) | Ended::Replaced(status) => return Verdict::Status(status),
@@ -249,6 +250,18 @@ impl Call {
             Box::pin(sleep(wait)).await;
         }
         in_time
+    }
+
+    /// Before a call that was not processed so often goes back to where it has been: waits until the fleet is another, or for the
+    /// backoff of a retry. What was lost a moment ago, or is too busy, takes no more calls for being asked again at once.
+    pub(crate) async fn settle(&self, unprocessed: u32, tried: &[Arc<EndpointState>]) {
+        let pool = &self.inner.pool;
+        if unprocessed < 2 || pool.has_others(tried) {
+            return;
+        }
+        let wait = self.inner.settings.retry.backoff.delay(1, fastrand::f64());
+        // Whichever comes first, another attempt follows; past the deadline it says so.
+        let _ = Box::pin(self.deadline.limit(timeout(wait, pool.changed()))).await;
     }
 
     /// Picks an endpoint that is ready now and was not tried.

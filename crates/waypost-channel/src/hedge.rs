@@ -81,13 +81,14 @@ impl Race<'_> {
                     self.unsent = given_back.or(self.unsent.take());
                     if self.unprocessed < MOST_UNPROCESSED && self.has_payload() {
                         count(&self.call.inner.shared.counters.unprocessed);
-                        // Attempts under way must not wait for an endpoint to become ready.
-                        if !self.running.is_empty() {
-                            if let Some(lease) = self.call.another(&self.tried) {
-                                self.send(lease, number);
+                        if self.running.is_empty() {
+                            self.call.settle(self.unprocessed, &self.tried).await;
+                            if let Err(status) = self.begin(number).await {
+                                return Verdict::Status(status);
                             }
-                        } else if let Err(status) = self.begin(number).await {
-                            return Verdict::Status(status);
+                        } else if let Some(lease) = self.call.another(&self.tried) {
+                            // Attempts under way must not wait for an endpoint to become ready.
+                            self.send(lease, number);
                         }
                         continue;
                     }

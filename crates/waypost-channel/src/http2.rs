@@ -18,6 +18,7 @@ use http::uri::{Authority, Scheme};
 use std::error::Error as StdError;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_model::Endpoint;
@@ -50,6 +51,10 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const MOST_HEADERS: u32 = 16 << 10;
 /// What a stream is given room for beyond what it has sent, as hyper has it.
 const SEND_BUFFER: usize = 1 << 20;
+/// Calls that were given up and may still be answered: h2 knows so many, for so long. It takes no notice of their frames; those of
+/// streams that it has forgotten it resets again.
+const MOST_GIVEN_UP: usize = 10_000;
+const GIVEN_UP_FOR: Duration = Duration::from_secs(10);
 
 // === impl Http2Dialer ===
 
@@ -125,7 +130,13 @@ fn builder() -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MOST_HEADERS)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(MOST_GIVEN_UP)
+        .reset_stream_duration(GIVEN_UP_FOR)
+        // These two guard servers against clients. They count over the whole life of a connection, and would end one on which
+        // calls are given up often, or whose small messages are read late; their bytes flow control bounds in any case.
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(usize::MAX);
     builder
 }
 
@@ -145,7 +156,7 @@ impl Guard {
             ended = driving => match ended {
                 Ok(Ok(())) => "the server closed the connection".to_owned(),
                 Ok(Err(error)) => {
-                    if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+                    if error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
                         pace.slow_down();
                     }
                     chain(&error)

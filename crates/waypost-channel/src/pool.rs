@@ -259,6 +259,14 @@ impl<D: Dial> Pool<D> {
         table.connections.iter().any(|connection| connection.state.admits() && untried(&connection.state))
     }
 
+    /// Waits for a newer table than that of now.
+    pub(crate) async fn changed(&self) {
+        let mut wake = self.inner.wake.clone();
+        wake.mark_unchanged();
+        // The driver has ended: whoever looks at the table finds that out.
+        let _ = wake.changed().await;
+    }
+
     /// Starts the driver on the runtime of the caller, if it does not run yet.
     pub(crate) fn start(&self) {
         self.inner.started.get_or_init(|| {

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test whose setup is broken must fail at once")]
 
 pub(crate) mod answers;
+pub(crate) mod wire;
 
 use answers::Handler;
 use std::collections::BTreeMap;
