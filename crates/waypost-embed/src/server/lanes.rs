@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::engine::Mail;
 use super::vigil::{Vigil, Watchmen};
 
 /// The threads that serve connections. They end when this is dropped, and with them what they have not finished.
@@ -90,10 +91,13 @@ impl Lane {
             connections: Arc::default(),
         };
         let serve = move || {
+            let mail = Arc::new(Mail::default());
+            mail.settle_here();
             runtime.block_on(async {
                 tokio::select! {
                     () = end.cancelled() => {}
                     () = vigil.keep() => {}
+                    () = mail.deliver() => {}
                 }
             });
             // Reads that wait for the disk go on to their end.

@@ -1,6 +1,7 @@
 //! What the writer gives to each request that it applies.
 
-use super::{Alarms, Member, Settle};
+use super::mail::Settle;
+use super::{Alarms, Member};
 use crate::auth::{Auth, Policy};
 use crate::backend::Backend;
 use crate::error::Refusal;

@@ -10,6 +10,7 @@ mod alarms;
 mod desk;
 mod door;
 mod follow;
+mod mail;
 mod member;
 mod read;
 mod shared;
@@ -28,6 +29,8 @@ pub(super) use self::alarms::Alarms;
 pub(super) use self::desk::Desk;
 use self::door::{Door, Unannounced};
 pub(super) use self::follow::Follow;
+pub(super) use self::mail::Mail;
+use self::mail::Tell;
 pub(super) use self::member::{Member, PEER_URL};
 pub(super) use self::shared::{Shared, lock, read, write};
 use crate::auth::{Identity, Policy};
@@ -36,12 +39,11 @@ use crate::mvcc::StoreError;
 
 /// A request that writes.
 pub(super) struct Job {
-    pub(super) apply: Box<dyn FnOnce(&mut Desk<'_>) -> Settle + Send>,
+    pub(super) apply: Box<dyn FnOnce(&mut Desk<'_>) -> Tell + Send>,
     pub(super) bytes: usize,
+    /// How it is answered.
+    mail: Option<Arc<Mail>>,
 }
-
-/// Told whether the batch is on disk.
-pub(super) type Settle = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 /// What may wait to be written; more is refused.
 const MAX_WAITING: usize = 50_000;
@@ -105,14 +107,14 @@ impl Engine {
     /// Has the writer do something, without waiting.
     pub(super) fn submit<F>(&self, bytes: usize, apply: F) -> Result<(), Refusal>
     where
-        F: FnOnce(&mut Desk<'_>) -> Settle + Send + 'static,
+        F: FnOnce(&mut Desk<'_>) -> Tell + Send + 'static,
     {
         self.queue(bytes, apply).map(drop)
     }
 
     fn queue<F>(&self, bytes: usize, apply: F) -> Result<Unannounced<'_>, Refusal>
     where
-        F: FnOnce(&mut Desk<'_>) -> Settle + Send + 'static,
+        F: FnOnce(&mut Desk<'_>) -> Tell + Send + 'static,
     {
         if bytes > self.shared.options.max_request_bytes {
             return Err(Refusal::RequestTooLarge);
@@ -124,7 +126,7 @@ impl Engine {
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(Refusal::TooManyRequests);
         }
-        self.door.put(Job { apply: Box::new(apply), bytes }).ok_or(Refusal::Stopped)
+        self.door.put(Job { apply: Box::new(apply), bytes, mail: Mail::here() }).ok_or(Refusal::Stopped)
     }
 
     /// Users and roles as they are on disk.

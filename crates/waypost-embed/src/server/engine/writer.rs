@@ -12,6 +12,7 @@ use waypost_proto::mvccpb::event::EventType;
 use waypost_proto::mvccpb::{Event, KeyValue};
 
 use super::desk::Settles;
+use super::mail::{self, Settle};
 use super::{Desk, Job, Shared, lock, write};
 use crate::backend::{Backend, BackendError, Bucket, WriteBatch};
 use crate::error::{Refusal, described};
@@ -46,7 +47,7 @@ pub(super) struct Writer {
     /// Taken from the queue; empty between batches.
     jobs: Vec<Job>,
     /// Requests that wait for the end of a compaction.
-    compacting: Vec<super::Settle>,
+    compacting: Vec<Settle>,
     /// Nothing is done on the writer's own account before this time.
     pause_until: u64,
     /// When the writer thread wakes by itself.
@@ -152,23 +153,17 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 committed(shared, &published);
-                for settle in settles.now {
-                    settle(Ok(()));
-                }
+                mail::answer(settles.now, &Ok(()));
                 self.compacting.extend(settles.later);
                 if !self.compacting.is_empty() && !super::read(&shared.space).store().is_compacting() {
-                    for settle in self.compacting.drain(..) {
-                        settle(Ok(()));
-                    }
+                    mail::answer(self.compacting.drain(..), &Ok(()));
                 }
             }
             Err(error) => {
                 tracing::error!(error = described(&error), "a batch of writes failed, and is undone");
                 let refusal = self.roll_back(shared, error);
                 shared.tallies.failed.inc_by(requests as u64);
-                for settle in settles.now.into_iter().chain(settles.later) {
-                    settle(Err(refusal.clone()));
-                }
+                mail::answer(settles.now.into_iter().chain(settles.later), &Err(refusal));
             }
         }
         if !empty {
@@ -212,7 +207,7 @@ impl Writer {
         let applied = self.jobs.len() as u64;
         for job in self.jobs.drain(..) {
             desk.physical = false;
-            let settle = (job.apply)(&mut desk);
+            let settle = Settle { tell: (job.apply)(&mut desk), mail: job.mail };
             if desk.physical {
                 settles.later.push(settle);
             } else {
@@ -253,9 +248,7 @@ impl Writer {
         if let Err(error) = shared.backend.commit(batch) {
             tracing::warn!(error = described(&error), "what leases have left was not written down");
         }
-        for settle in self.compacting.drain(..) {
-            settle(Err(Refusal::Stopped));
-        }
+        mail::answer(self.compacting.drain(..), &Err(Refusal::Stopped));
     }
 }
 
