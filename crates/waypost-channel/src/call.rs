@@ -93,7 +93,8 @@ const OF_A_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-fn strip(headers: &mut HeaderMap) {
+/// Leaves out what HTTP/2 does not take.
+pub(crate) fn strip(headers: &mut HeaderMap) {
     if headers.keys().any(|name| OF_A_CONNECTION.contains(name)) {
         for name in OF_A_CONNECTION {
             headers.remove(name);

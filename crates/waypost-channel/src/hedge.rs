@@ -15,7 +15,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 use waypost_balance::EndpointState;
 
 /// A hedged call under way.
@@ -49,6 +49,23 @@ impl Call {
     }
 }
 
+/// What an attempt has come to. One that answers well gets the call, unless another has it already: then only a complete answer
+/// counts, since of the request the server has not got all.
+fn counted(ended: Ended, payload: &Payload) -> Ended {
+    let code = match &ended {
+        Ended::Answered(answer) => answer.code(),
+        Ended::Over(_) | Ended::Replaced(_) => return ended,
+        Ended::NotProcessed(status, _) | Ended::Lost(status) => Some(status.code()),
+    };
+    if code.is_none_or(|code| code == Code::Ok) {
+        payload.commit();
+    }
+    if code == Some(Code::Ok) || !payload.is_replaced() {
+        return ended;
+    }
+    Ended::Replaced(Status::cancelled("another attempt goes on"))
+}
+
 // === impl Race ===
 
 impl Race<'_> {
@@ -75,7 +92,7 @@ impl Race<'_> {
                     }
                 }
             };
-            let (verdict, pushback) = match ended {
+            let (verdict, pushback) = match counted(ended, &payload) {
                 Ended::NotProcessed(status, given_back) => {
                     self.unprocessed += 1;
                     self.unsent = given_back.or(self.unsent.take());
@@ -109,10 +126,7 @@ impl Race<'_> {
                     (Verdict::Answer(answer), pushback)
                 }
             };
-            let Some(code) = verdict.failure() else {
-                payload.commit();
-                return verdict;
-            };
+            let Some(code) = verdict.failure() else { return verdict };
             if !self.hedges.failed((code, pushback), self.budget, now()) || self.is_over() {
                 return verdict;
             }

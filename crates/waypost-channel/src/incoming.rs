@@ -16,7 +16,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
 pin_project! {
@@ -33,7 +33,7 @@ pin_project! {
 pub(crate) struct Passing {
     /// What was held back before it was clear that the response would be passed on.
     held: VecDeque<Bytes>,
-    /// `None` once a message was too long: its stream is reset.
+    /// `None` once a message was too long or the deadline has passed: its stream is reset.
     rest: Option<Incoming>,
     lengths: Lengths,
     /// The next to be told of.
@@ -85,6 +85,12 @@ impl Passing {
             self.long = Some(long);
         }
         Ok(frame)
+    }
+
+    /// Nobody gets the rest: its stream is reset, whether or not the caller drops the body.
+    fn give_up(&mut self) {
+        (self.rest, self.long) = (None, None);
+        self.held.clear();
     }
 
     fn broken(&self, error: Severed) -> Broken {
@@ -166,8 +172,13 @@ impl Body for Tracked {
     type Error = Status;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        if let Poll::Ready(frame) = Pin::new(this.body).poll_frame(cx) {
+        let mut this = self.project();
+        // The timer is asked for only when there is nothing to read, and a server may always be faster than its reader.
+        let late =
+            this.deadline.as_ref().as_pin_ref().is_some_and(|sleep| sleep.deadline() <= Instant::now());
+        if !(late && this.under_way.is_some())
+            && let Poll::Ready(frame) = Pin::new(&mut *this.body).poll_frame(cx)
+        {
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => {
                     if let Some(trailers) = frame.trailers_ref()
@@ -197,8 +208,11 @@ impl Body for Tracked {
                 }
             });
         }
-        let Some(deadline) = this.deadline.as_pin_mut() else { return Poll::Pending };
-        ready!(deadline.poll(cx));
+        if !late {
+            let Some(deadline) = this.deadline.as_mut().as_pin_mut() else { return Poll::Pending };
+            ready!(deadline.poll(cx));
+        }
+        this.body.give_up();
         let Some((attempt, call)) = this.under_way.take() else { return Poll::Ready(None) };
         let status = passed(&attempt.context());
         attempt.ended(status.code());

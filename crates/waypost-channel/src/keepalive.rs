@@ -5,8 +5,9 @@ use crate::line::Traffic;
 use crate::settings::Keepalive;
 use h2::{Ping, PingPong};
 use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Pings over a connection as `rule` says. Ends when a ping was not answered in time, and says how long that is.
 pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffic) -> Duration {
@@ -20,12 +21,23 @@ pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffi
         if !rule.while_idle {
             traffic.busy().await;
         }
-        match timeout(rule.timeout, pings.ping(Ping::opaque())).await {
-            // The answer was heard.
-            Ok(Ok(_)) => {}
-            // The connection has ended: what drives it tells why.
-            Ok(Err(_)) => return pending().await,
-            Err(_) => return rule.timeout,
+        let asked = Instant::now();
+        let mut answer = pin!(pings.ping(Ping::opaque()));
+        loop {
+            // Whatever comes is a sign of life: a busy line delays the answer.
+            let Some(due) = traffic.heard().max(asked).checked_add(rule.timeout) else {
+                return pending().await;
+            };
+            if due <= Instant::now() {
+                return rule.timeout;
+            }
+            match timeout_at(due, &mut answer).await {
+                // The answer was heard.
+                Ok(Ok(_)) => break,
+                // The connection has ended: what drives it tells why.
+                Ok(Err(_)) => return pending().await,
+                Err(_) => {}
+            }
         }
     }
 }
@@ -34,6 +46,7 @@ pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffi
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use tokio::time::timeout;
 
     const RULE: fn() -> Keepalive = || Keepalive::new(Duration::from_secs(20), Duration::from_secs(5));
 
@@ -67,6 +80,20 @@ mod tests {
             traffic.hear();
         });
         assert_eq!(heard.await, Some(40));
+    }
+
+    /// It answers late, behind what it had to send before.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_sends_is_alive_though_it_has_not_answered() {
+        let sends = given_up(RULE(), async |traffic| {
+            traffic.begin();
+            pass(20).await;
+            for _ in 0..5 {
+                pass(4).await;
+                traffic.hear();
+            }
+        });
+        assert_eq!(sends.await, Some(45));
     }
 
     #[tokio::test(start_paused = true)]

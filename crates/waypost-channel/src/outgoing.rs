@@ -1,10 +1,12 @@
 //! The body of a request, kept so that it can go to another endpoint as long as none has it.
 
+use crate::call::strip;
 use crate::length::{Lengths, Limit};
 use crate::replay::{Reader, Replay, Store};
 use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
+use http::header::TE;
 use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -49,6 +51,8 @@ struct Upload {
     claim: Arc<Claim>,
     stream: SendStream<Chunk>,
     sending: Option<Payload>,
+    /// Of the payload, while there is no room for it.
+    next: Option<Bytes>,
 }
 
 /// Holds the payload until its stream is open, so that an attempt whose stream never was can give it back.
@@ -93,7 +97,13 @@ impl Payload {
                             return Ok(stream(whole, body, lengths));
                         }
                     }
-                    Err(frame) => whole.trailers = frame.into_trailers().ok().map(Box::new),
+                    Err(frame) => {
+                        whole.trailers = frame.into_trailers().ok().map(|mut trailers| {
+                            strip(&mut trailers);
+                            trailers.remove(TE);
+                            Box::new(trailers)
+                        });
+                    }
                 },
                 Poll::Pending => return Ok(stream(whole, body, lengths)),
             }
@@ -146,6 +156,14 @@ impl Payload {
         }
     }
 
+    /// Whether the call is committed to an attempt with another payload than this.
+    pub(crate) fn is_replaced(&self) -> bool {
+        match self {
+            Self::Whole(_) => false,
+            Self::Stream(replay, reader) => replay.is_for_another(*reader),
+        }
+    }
+
     fn replay(&self) -> Option<(&Arc<Replay>, Reader)> {
         match self {
             Self::Whole(_) => None,
@@ -190,8 +208,10 @@ impl Whole {
         if let Some(trailers) = trailers {
             sent = sent.and_then(|()| stream.send_trailers(*trailers));
         }
-        // The stream has ended already: the response says how.
-        drop(sent);
+        if sent.is_err() {
+            // If it has ended already the response says how, and this does nothing. If not, it would never end.
+            stream.send_reset(Reason::CANCEL);
+        }
         Ok(mark)
     }
 
@@ -225,37 +245,49 @@ impl Whole {
 
 impl Upload {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let Self { claim, stream, sending } = self;
+        let Self { claim, stream, sending, next } = self;
         loop {
-            if stream.capacity() == 0 {
-                stream.reserve_capacity(1);
-                let Some(room) = ready!(stream.poll_capacity(cx)) else { return Poll::Ready(Ok(())) };
-                if room? == 0 {
-                    continue;
-                }
-            }
             if let Poll::Ready(reset) = stream.poll_reset(cx) {
                 return Poll::Ready(reset.map(|_| ()));
             }
             if sending.is_none() {
+                // Room means that the stream is open.
+                if !ready!(room(stream, cx))? {
+                    return Poll::Ready(Ok(()));
+                }
                 *sending = claim.take();
             }
             // It was taken back.
             let Some(payload) = sending else { return Poll::Ready(Ok(())) };
-            let data = match ready!(payload.poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => data,
-                Some(Ok(Err(frame))) => {
-                    return Poll::Ready(stream.send_trailers(frame.into_trailers().unwrap_or_default()));
-                }
-                // The server is told that the call is cancelled; its caller learns why.
-                Some(Err(_)) => {
-                    stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Ok(()));
-                }
-                None => return Poll::Ready(stream.send_data(Bytes::new().into(), true)),
+            let data = match next.take() {
+                Some(data) => data,
+                None => match ready!(payload.poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                    Some(Ok(Ok(data))) => data,
+                    Some(Ok(Err(frame))) => {
+                        return Poll::Ready(stream.send_trailers(frame.into_trailers().unwrap_or_default()));
+                    }
+                    // The server is told that the call is cancelled; its caller learns why.
+                    Some(Err(_)) => {
+                        stream.send_reset(Reason::CANCEL);
+                        return Poll::Ready(Ok(()));
+                    }
+                    None => return Poll::Ready(stream.send_data(Bytes::new().into(), true)),
+                },
             };
+            if !data.is_empty() {
+                match room(stream, cx)? {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => return Poll::Ready(Ok(())),
+                    Poll::Pending => {
+                        *next = Some(data);
+                        return Poll::Pending;
+                    }
+                }
+            }
             let last = payload.is_end();
-            stream.send_data(data.into(), last)?;
+            if last || !data.is_empty() {
+                stream.send_data(data.into(), last)?;
+            }
             if last {
                 return Poll::Ready(Ok(()));
             }
@@ -263,8 +295,23 @@ impl Upload {
     }
 }
 
+/// When there is room for data; `false` if the stream has ended.
+fn room(stream: &mut SendStream<Chunk>, cx: &mut Context<'_>) -> Poll<Result<bool, h2::Error>> {
+    while stream.capacity() == 0 {
+        stream.reserve_capacity(1);
+        if ready!(stream.poll_capacity(cx)).transpose()?.is_none() {
+            return Poll::Ready(Ok(false));
+        }
+    }
+    Poll::Ready(Ok(true))
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What makes the request has panicked. Without an end of the stream the call would wait for one.
+            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        }
         if let Some(Payload::Stream(replay, reader)) = &self.sending {
             replay.leave(*reader);
         }
@@ -314,9 +361,11 @@ impl Claim {
 
     /// Sends the payload over this stream, once that is open: h2 gives no room to one that is not.
     pub(crate) async fn upload(self: Arc<Self>, stream: SendStream<Chunk>) {
-        let mut upload = Upload { claim: self, stream, sending: None };
-        // What has gone wrong with the stream is told with the response.
-        let _ = std::future::poll_fn(|cx| upload.poll(cx)).await;
+        let mut upload = Upload { claim: self, stream, sending: None, next: None };
+        if std::future::poll_fn(|cx| upload.poll(cx)).await.is_err() {
+            // As in `Whole::send`.
+            upload.stream.send_reset(Reason::CANCEL);
+        }
     }
 
     /// The payload, unless it is being sent; it never will be after this.

@@ -1,29 +1,43 @@
 //! What happens on one connection, frame by frame.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use futures::channel::mpsc::unbounded;
+use futures::stream;
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use std::sync::Arc;
 use std::time::Duration;
 use support::wire::{
     DATA, END_HEADERS, END_STREAM, HEADERS, OK, RST_STREAM, UNIMPLEMENTED, Wire, frame, listen,
 };
-use support::{Fleet, Server, builder, check, instance, ready, served_by, within};
+use support::{Fleet, Server, builder, check, instance, ready, served_by, signal, within};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::Service as _;
-use waypost_channel::{Backoff, Channel, RetryPolicy};
+use waypost_channel::{Backoff, Channel, EndpointInfo, RetryPolicy, ServiceConfig};
 use waypost_model::Endpoint;
+
+/// Of the calls that have a deadline.
+const DEADLINE: Duration = Duration::from_secs(3600);
 
 /// A channel to a server of frames.
 async fn wire() -> (Channel, Wire, (TcpListener, Fleet)) {
+    wire_with(65_535).await
+}
+
+/// To one that has room for so many bytes of each request.
+async fn wire_with(window: u32) -> (Channel, Wire, (TcpListener, Fleet)) {
     let (listener, endpoint) = listen().await;
     let (fleet, subscription) = Fleet::with([instance(0, endpoint)]);
-    let channel = builder(subscription).build();
-    let wire = Wire::accept(&listener).await;
+    let channel = builder(subscription).timeout(DEADLINE).keepalive(None).build();
+    let wire = Wire::accept_with(&listener, window).await;
     ready(&channel, 1).await;
     (channel, wire, (listener, fleet))
 }
@@ -32,6 +46,10 @@ fn call(channel: &Channel, body: Body) -> impl Future<Output = http::Response<Bo
     let request = http::Request::post("/a.B/C").body(body).unwrap();
     let answer = channel.clone().call(request);
     async move { within(answer).await.unwrap_or_else(|never| match never {}) }
+}
+
+fn status(response: &http::Response<Body>) -> Code {
+    Status::from_header_map(response.headers()).expect("a status in the headers").code()
 }
 
 /// The connection is as it was: a call goes over it, behind whatever was sent before.
@@ -137,4 +155,117 @@ async fn the_only_endpoint_is_not_asked_again_and_again_at_once() {
     fleet.put(instance(1, good.endpoint()));
     assert_eq!(served_by(&within(call).await.unwrap().unwrap()), 1);
     assert_eq!(*requests.borrow(), 2);
+}
+
+#[tokio::test]
+async fn what_of_trailers_http2_does_not_take_is_left_out() {
+    let server = Server::healthy().await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).build();
+    let trailers = || {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("connection", "close".parse().unwrap());
+        trailers.insert("te", "gzip".parse().unwrap());
+        Ok::<_, Status>(Frame::trailers(trailers))
+    };
+    let data = || Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\0")));
+    for frames in [vec![trailers()], vec![data(), trailers()], vec![data(), data(), trailers()]] {
+        let response = call(&channel, Body::new(StreamBody::new(stream::iter(frames)))).await;
+        let body = within(response.into_body().collect()).await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    }
+}
+
+fn panics() -> Status {
+    panic!("as what makes a request may")
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_made_ends_its_call() {
+    let (channel, mut wire, _up) = wire().await;
+    let go = signal();
+    let broken = stream::once({
+        let go = Arc::clone(&go);
+        async move {
+            go.notified().await;
+            Err::<Frame<Bytes>, Status>(panics())
+        }
+    });
+    let (response, stream) = tokio::join!(call(&channel, Body::new(StreamBody::new(broken))), async {
+        let stream = wire.next(HEADERS).await.stream;
+        go.notify_one();
+        assert_eq!(wire.next(RST_STREAM).await.stream, stream);
+        stream
+    });
+    assert_eq!((status(&response), stream), (Code::Internal, 1));
+    lives(&channel, &mut wire).await;
+}
+
+/// However much of the answer is there by then, and though its reader keeps it.
+#[tokio::test]
+async fn the_deadline_holds_for_a_server_that_is_faster_than_its_reader() {
+    let (channel, mut wire, _up) = wire().await;
+    let (response, stream) = tokio::join!(call(&channel, Body::empty()), async {
+        let stream = wire.next(HEADERS).await.stream;
+        wire.send(HEADERS, END_HEADERS, stream, OK).await;
+        stream
+    });
+    wire.send_all(&frame(DATA, 0, stream, &[0; 5]).repeat(3)).await;
+    lives(&channel, &mut wire).await;
+    let mut body = response.into_body();
+    assert!(within(body.frame()).await.unwrap().is_ok());
+    tokio::time::pause();
+    tokio::time::advance(DEADLINE).await;
+    let late = body.frame().await.unwrap().unwrap_err();
+    tokio::time::resume();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert_eq!(wire.next(RST_STREAM).await.stream, stream);
+    assert!(within(body.frame()).await.is_none());
+}
+
+#[tokio::test]
+async fn the_end_of_a_request_needs_no_room() {
+    let (channel, mut wire, _up) = wire_with(5).await;
+    let (messages, body) = unbounded::<Result<Frame<Bytes>, Status>>();
+    let (response, ()) = tokio::join!(call(&channel, Body::new(StreamBody::new(body))), async {
+        let stream = wire.next(HEADERS).await.stream;
+        messages.unbounded_send(Ok(Frame::data(Bytes::from_static(&[0; 5])))).unwrap();
+        assert_eq!(wire.next(DATA).await.flags, 0);
+        messages.close_channel();
+        assert_eq!(wire.next(DATA).await.flags, END_STREAM);
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
+    });
+    assert_eq!(status(&response), Code::Unimplemented);
+}
+
+/// A server that has got a part of a request may still begin to answer.
+#[tokio::test]
+async fn a_hedge_that_was_cut_off_does_not_get_the_call() {
+    let ((reading, first), (full, second)) = (listen().await, listen().await);
+    let (_fleet, subscription) = Fleet::with([instance(0, first.clone()), instance(1, second)]);
+    let config: ServiceConfig = r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 2,
+        "hedgingDelay": "0s"}}]}"#
+        .parse()
+        .unwrap();
+    let policy = RetryPolicy::default().with_limits(5, 0);
+    let channel = builder(subscription).service_config(config).retry(policy).build();
+    let (mut reading, mut full) = tokio::join!(Wire::accept(&reading), Wire::accept_with(&full, 0));
+    ready(&channel, 2).await;
+    let (messages, body) = unbounded::<Result<Frame<Bytes>, Status>>();
+    let send = || messages.unbounded_send(Ok(Frame::data(Bytes::from_static(&[0; 5])))).unwrap();
+    let (response, ()) = tokio::join!(call(&channel, Body::new(StreamBody::new(body))), async {
+        let (stream, cut_off) = (reading.next(HEADERS).await.stream, full.next(HEADERS).await.stream);
+        // The second is not kept: it is for the one that reads.
+        for _ in 0..2 {
+            send();
+            reading.next(DATA).await;
+        }
+        full.send(HEADERS, END_HEADERS, cut_off, OK).await;
+        full.next(RST_STREAM).await;
+        send();
+        reading.next(DATA).await;
+        reading.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
+    });
+    assert_eq!(response.extensions().get::<EndpointInfo>().unwrap().endpoint, first);
+    assert_eq!(status(&response), Code::Unimplemented);
 }

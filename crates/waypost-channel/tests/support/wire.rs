@@ -39,13 +39,19 @@ pub(crate) async fn listen() -> (TcpListener, Endpoint) {
 // === impl Wire ===
 
 impl Wire {
-    /// Takes any number of requests at a time.
+    /// Takes any number of requests at a time, of each the usual 65,535 bytes.
     pub(crate) async fn accept(listener: &TcpListener) -> Self {
+        Self::accept_with(listener, 65_535).await
+    }
+
+    /// With room for so many bytes of each request.
+    pub(crate) async fn accept_with(listener: &TcpListener, window: u32) -> Self {
         let (stream, _) = within(listener.accept()).await.unwrap();
         let mut wire = Self(BufReader::new(stream));
         let mut preface = [0; 24];
         wire.0.read_exact(&mut preface).await.unwrap();
-        wire.send(SETTINGS, 0, 0, &[0, 3, 0, 15, 0, 0]).await;
+        let settings = [&[0, 3, 0, 15, 0, 0, 0, 4][..], &window.to_be_bytes()].concat();
+        wire.send(SETTINGS, 0, 0, &settings).await;
         while wire.any().await.kind != SETTINGS {}
         wire.send(SETTINGS, ACK, 0, &[]).await;
         wire
