@@ -54,9 +54,18 @@ struct Place {
 #[derive(Debug)]
 enum Rest {
     More(Body),
+    /// One of the readers asks for it: what is the caller's is polled, and dropped, without the lock.
+    Asked,
     Nothing,
     /// It cannot go on.
     Failed(Status),
+}
+
+/// What asks for more without the lock.
+struct Asking<'a> {
+    replay: &'a Replay,
+    /// Until what has come of it is told.
+    body: Option<Body>,
 }
 
 /// Which attempt reads.
@@ -142,7 +151,7 @@ impl Replay {
     pub(crate) fn failure(&self) -> Option<Status> {
         match &self.made().rest {
             Rest::Failed(status) => Some(status.clone()),
-            Rest::More(_) | Rest::Nothing => None,
+            Rest::More(_) | Rest::Asked | Rest::Nothing => None,
         }
     }
 
@@ -156,7 +165,7 @@ impl Replay {
         let ended = match &made.rest {
             Rest::More(body) => body.is_end_stream(),
             Rest::Nothing => true,
-            Rest::Failed(_) => false,
+            Rest::Asked | Rest::Failed(_) => false,
         };
         let place = made.readers.iter().find(|place| place.reader == reader);
         ended && place.is_some_and(|place| place.next == made.kept.len())
@@ -169,12 +178,29 @@ impl Replay {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut made = self.made();
         let Some(at) = made.readers.iter().position(|place| place.reader == reader) else {
-            return Poll::Ready(Some(Err(Status::cancelled("another attempt goes on"))));
+            return Poll::Ready(Some(Err(elsewhere())));
         };
         made.begun = true;
-        match made.again(at) {
-            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            None => made.poll(at, cx),
+        if let Some(data) = made.again(at) {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match mem::replace(&mut made.rest, Rest::Asked) {
+            Rest::More(body) => {
+                drop(made);
+                Asking { replay: self, body: Some(body) }.poll(reader, cx)
+            }
+            Rest::Asked => {
+                made.wait(at, cx);
+                Poll::Pending
+            }
+            Rest::Nothing => {
+                made.rest = Rest::Nothing;
+                Poll::Ready(None)
+            }
+            Rest::Failed(status) => {
+                made.rest = Rest::Failed(status.clone());
+                Poll::Ready(Some(Err(status)))
+            }
         }
     }
 
@@ -203,32 +229,47 @@ impl Made {
         Some(data)
     }
 
-    /// What this reader is the first to get.
-    fn poll(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let body = match &mut self.rest {
-            Rest::More(body) => body,
-            Rest::Nothing => return Poll::Ready(None),
-            Rest::Failed(status) => return Poll::Ready(Some(Err(status.clone()))),
-        };
-        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
-            match &mut self.readers[at].waker {
-                Some(waker) if waker.will_wake(cx.waker()) => {}
-                waker => *waker = Some(cx.waker().clone()),
-            }
+    /// Until something has come.
+    fn wait(&mut self, at: usize, cx: &Context<'_>) {
+        match &mut self.readers[at].waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    /// What this reader is the first to get, and what is still to come: left to be dropped if that is nothing any more.
+    fn got(
+        &mut self,
+        reader: Reader,
+        body: &mut Option<Body>,
+        frame: Poll<Option<Result<Frame<Bytes>, Status>>>,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Another attempt can have taken its place meanwhile.
+        let at = self.readers.iter().position(|place| place.reader == reader);
+        let Poll::Ready(frame) = frame else {
+            self.rest = body.take().map_or(Rest::Nothing, Rest::More);
+            let Some(at) = at else {
+                self.wake(None);
+                return Poll::Ready(Some(Err(elsewhere())));
+            };
+            self.wait(at, cx);
             return Poll::Pending;
         };
         // There is something for the others as well, or an end.
-        self.wake(Some(at));
+        self.wake(at);
         // gRPC's requests have no trailers: they end the body and are left out.
         let failure = match frame.map(|frame| frame.map(Frame::into_data)) {
             None | Some(Ok(Err(_))) => {
                 self.rest = Rest::Nothing;
-                return Poll::Ready(None);
+                // What was cut off must not seem to be whole.
+                return Poll::Ready(at.is_none().then(|| Err(elsewhere())));
             }
             Some(Ok(Ok(data))) => match self.lengths.pass(&data) {
                 Ok(()) => {
+                    self.rest = body.take().map_or(Rest::Nothing, Rest::More);
                     self.keep(at, &data);
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    return Poll::Ready(Some(at.map_or_else(|| Err(elsewhere()), |_| Ok(Frame::data(data)))));
                 }
                 Err(long) => Status::resource_exhausted(format!("the request has {long}")),
             },
@@ -238,20 +279,24 @@ impl Made {
         Poll::Ready(Some(Err(failure)))
     }
 
-    /// This reader gets it now, and the others later; if it cannot be kept for them, the call is committed to this one.
-    fn keep(&mut self, at: usize, data: &Bytes) {
-        if self.committed.is_some() {
-            return;
+    /// This reader gets it now, and the others later; if it cannot be kept for them, the call is committed to this one. If it is gone,
+    /// the newest stands for it, and gets it later.
+    fn keep(&mut self, at: Option<usize>, data: &Bytes) {
+        if self.committed.is_none() {
+            let size = self.size.saturating_add(data.len());
+            if size <= self.limit && self.store.take(data.len()) {
+                self.size = size;
+                self.kept.push_back(data.clone());
+                if let Some(at) = at {
+                    self.readers[at].next += 1;
+                }
+                return;
+            }
+            self.commit(at.map_or(self.newest, |at| self.readers[at].reader));
         }
-        let size = self.size.saturating_add(data.len());
-        if size > self.limit || !self.store.take(data.len()) {
-            let reader = self.readers[at].reader;
-            self.commit(reader);
-            return;
+        if at.is_none() {
+            self.kept.push_back(data.clone());
         }
-        self.size = size;
-        self.kept.push_back(data.clone());
-        self.readers[at].next += 1;
     }
 
     fn commit(&mut self, reader: Reader) {
@@ -281,6 +326,38 @@ impl Made {
         let abandoned =
             self.committed.is_some() && self.readers.is_empty() && matches!(self.rest, Rest::More(_));
         abandoned.then(|| (mem::replace(&mut self.rest, Rest::Nothing), mem::take(&mut self.kept)))
+    }
+}
+
+/// What a reader is told that gets nothing more.
+fn elsewhere() -> Status {
+    Status::cancelled("another attempt goes on")
+}
+
+// === impl Asking ===
+
+impl Asking<'_> {
+    fn poll(mut self, reader: Reader, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        let (got, gone) = {
+            let mut made = self.replay.made();
+            let got = made.got(reader, &mut self.body, frame, cx);
+            (got, made.abandoned())
+        };
+        drop((gone, self.body.take()));
+        got
+    }
+}
+
+impl Drop for Asking<'_> {
+    /// It has panicked if nobody was told.
+    fn drop(&mut self) {
+        if self.body.is_some() {
+            let mut made = self.replay.made();
+            made.rest = Rest::Failed(Status::internal("what makes the request has panicked"));
+            made.wake(None);
+        }
     }
 }
 

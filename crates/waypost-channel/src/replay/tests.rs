@@ -348,3 +348,93 @@ proptest! {
         }
     }
 }
+
+type Calls = Arc<std::sync::OnceLock<(std::sync::Weak<Replay>, fn(&Replay))>>;
+
+/// Calls back while it makes a request of so many messages, and when it is dropped.
+struct Nosy(Calls, usize);
+
+impl Nosy {
+    fn call(&self) {
+        let Some((replay, call)) = self.0.get() else { return };
+        if let Some(replay) = replay.upgrade() {
+            call(&replay);
+        }
+    }
+}
+
+impl http_body::Body for Nosy {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.call();
+        let more = self.1.checked_sub(1);
+        Poll::Ready(more.map(|more| {
+            self.1 = more;
+            Ok(Frame::data(Bytes::from_static(&[0; 3])))
+        }))
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        self.call();
+    }
+}
+
+fn nosy(messages: usize, call: fn(&Replay)) -> Arc<Replay> {
+    let calls = Calls::default();
+    let body = Body::new(Nosy(Arc::clone(&calls), messages));
+    let replay = Arc::new(Replay::new(VecDeque::new(), body, Lengths::new(Limit::NONE), 4, &store(100)));
+    calls.set((Arc::downgrade(&replay), call)).unwrap();
+    replay
+}
+
+#[test]
+fn what_makes_a_request_is_not_under_the_lock() {
+    let free = |replay: &Replay| assert!(replay.0.try_lock().is_ok());
+    let (replay, first) = (nosy(2, free), Reader::default());
+    for _ in 0..2 {
+        has(&replay, first, &[0; 3]);
+    }
+    assert!(matches!(read(&replay, first), Poll::Ready(None)));
+}
+
+/// What it gets meanwhile is for the one that has taken its place, whether or not it can be kept.
+#[test]
+fn an_attempt_can_be_replaced_while_it_asks() {
+    let rewind = |replay: &Replay| {
+        if replay.made().newest == Reader::default() {
+            replay.rewind().unwrap();
+        }
+    };
+    let gone = |replay: &Replay, reader| matches!(read(replay, reader), Poll::Ready(Some(Err(_))));
+    let (first, second) = (Reader::default(), Reader(1));
+    let replay = nosy(2, rewind);
+    assert!(gone(&replay, first));
+    for _ in 0..2 {
+        has(&replay, second, &[0; 3]);
+    }
+    assert!(matches!(read(&replay, second), Poll::Ready(None)));
+    assert!(gone(&replay, first));
+    // The end is not one of what was cut off.
+    let replay = nosy(0, rewind);
+    assert!(gone(&replay, first));
+    assert!(matches!(read(&replay, second), Poll::Ready(None)));
+}
+
+#[test]
+fn a_request_whose_making_panics_fails_for_all() {
+    let replay = nosy(1, |_| assert!(std::thread::panicking(), "as what makes a request may"));
+    let other = replay.join().unwrap();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        read(&replay, Reader::default()).is_ready()
+    }));
+    assert!(panicked.is_err());
+    assert!(matches!(read(&replay, other), Poll::Ready(Some(Err(_)))));
+    assert_eq!(replay.failure().unwrap().code(), tonic::Code::Internal);
+}
