@@ -9,8 +9,9 @@ use waypost_model::{Endpoint, Instance, InstanceKey};
 pub(crate) fn fleet(count: u16, now: Instant) -> Vec<Arc<EndpointState>> {
     (1..=count)
         .map(|port| {
-            let endpoint = Endpoint::new("127.0.0.1", port).unwrap();
-            let instance = Arc::new(Instance::new("greeter".parse().unwrap(), endpoint.clone()));
+            let endpoint = Endpoint::new("127.0.0.1", port).expect("an IP address is a host");
+            let instance =
+                Arc::new(Instance::new("greeter".parse().expect("letters are a name"), endpoint.clone()));
             let state = EndpointState::new(InstanceKey::of(&instance, 0), endpoint, instance, now);
             state.open();
             Arc::new(state)

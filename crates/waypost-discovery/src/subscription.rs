@@ -30,13 +30,15 @@ pub struct Publisher {
 /// use waypost_discovery::subscription;
 /// use waypost_model::{Existence, Scope, Snapshot};
 ///
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let (publisher, mut subscription) = subscription::channel(Scope::Service("greeter".parse().unwrap()));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (publisher, mut subscription) = subscription::channel(Scope::Service("greeter".parse()?));
 /// assert_eq!(subscription.snapshot().existence(), Existence::Unknown);
 ///
-/// publisher.publish(Snapshot::absent(Scope::Service("greeter".parse().unwrap())));
+/// publisher.publish(Snapshot::absent(Scope::Service("greeter".parse()?)));
 /// assert!(subscription.changed().await.is_empty());
-/// # });
+/// # Ok(())
+/// # }
 /// ```
 pub struct Subscription {
     shared: Arc<Shared>,

@@ -87,7 +87,7 @@ fn report(count: usize, rounds: &[[Load; PEERS.len()]]) {
         }
     }
     // As many connections without any choice among them: what is short of one connection and not of this is the
-    // connections', each with its own reads and writes. The issue has no goal for it; it is that for the bare channel.
+    // connections', each with its own reads and writes. The goal is that for the bare channel.
     let goals = [1.0, 0.97, 1.0, 0.97, 1.0];
     for (at, (peer, goal)) in PEERS.iter().zip(goals).enumerate().skip(1) {
         let ratio = |of: fn(&Load) -> f64| -> Vec<f64> {

@@ -24,14 +24,15 @@ fn create() -> (Simulated, Store) {
 
 fn create_with(options: StoreOptions) -> (Simulated, Store) {
     let disk = Simulated::default();
-    drop(Engine::create(disk.begin().unwrap(), PathBuf::from("simulated"), 1 << 20).unwrap());
-    disk.replace().unwrap();
-    let store = Store::on(Box::new(disk.clone()), None, options).unwrap();
+    let begun = disk.begin().expect("nothing fails on a disk that was told of no fault");
+    drop(Engine::create(begun, PathBuf::from("simulated"), 1 << 20).expect("a new database on that disk"));
+    disk.replace().expect("a new name on that disk");
+    let store = Store::on(Box::new(disk.clone()), None, options).expect("a new store on that disk");
     (disk, store)
 }
 
 fn open(disk: &Simulated) -> Store {
-    try_open(disk).unwrap()
+    try_open(disk).expect("a store opens after whatever was done to its disk")
 }
 
 fn try_open(disk: &Simulated) -> Result<Store, BackendError> {
@@ -68,7 +69,7 @@ fn content(backend: &dyn Backend) -> Vec<(Bucket, Vec<u8>, Vec<u8>)> {
             content.push((bucket, key.to_vec(), value.to_vec()));
             ControlFlow::Continue(())
         };
-        backend.scan(bucket, &[], &[], visit).unwrap();
+        backend.scan(bucket, &[], &[], visit).expect("what was committed is read");
     }
     content
 }
