@@ -92,10 +92,8 @@ impl Engine {
                 let _ = sender.send(verdict.and(outcome));
             })
         })?;
-        if self.in_lane || self.shared.crowded.load(Ordering::Relaxed) {
-            // Whoever can run by now puts a request into the queue first, and is written with this one.
-            tokio::task::yield_now().await;
-        }
+        // Whoever can run by now puts a request into the queue first, and is written with this one.
+        tokio::task::yield_now().await;
         if self.in_lane {
             request.write_here(&self.shared);
         } else {

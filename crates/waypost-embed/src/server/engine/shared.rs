@@ -1,7 +1,7 @@
 //! What readers and the writer share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -35,8 +35,6 @@ pub(in crate::server) struct Shared {
     /// Requests that wait to be written, and their bytes.
     pub(in crate::server) waiting: AtomicUsize,
     pub(in crate::server) waiting_bytes: AtomicUsize,
-    /// Whether the last batch had several requests: then the next one probably has, too.
-    pub(in crate::server) crowded: AtomicBool,
     /// Number of requests that were written, over all time.
     pub(in crate::server) index: AtomicU64,
     started: Instant,
@@ -87,7 +85,6 @@ impl Shared {
             options,
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
-            crowded: AtomicBool::new(false),
             index: AtomicU64::new(index),
             started,
             _free: free,

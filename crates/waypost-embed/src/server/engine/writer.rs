@@ -143,7 +143,6 @@ impl Writer {
         let mut settles = Settles::default();
         let (batch, published) = self.apply(shared, &mut settles);
         let requests = settles.now.len() + settles.later.len();
-        shared.crowded.store(requests > 1, Ordering::Relaxed);
         let (empty, started) = (batch.is_empty(), Instant::now());
         let outcome = shared.backend.commit(batch);
         if !empty {
