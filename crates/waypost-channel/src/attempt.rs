@@ -11,6 +11,7 @@ use crate::ledger::UnderWay;
 use crate::line::{Http2, Unsent};
 use crate::outgoing::Payload;
 use crate::replay::Replay;
+use crate::traffic::InFlight;
 use crate::verdict::{code_of_headers, is_refusal, status_of};
 use futures::future::BoxFuture;
 use http::response::Parts;
@@ -37,21 +38,48 @@ pub(crate) enum Ended {
 
 /// An attempt that is under way.
 pub(crate) struct Sent {
-    exchange: Result<Exchange, Box<Unsent>>,
+    stage: Stage,
     under_way: UnderWay,
+}
+
+/// How far it has come.
+enum Stage {
+    /// The connection has it.
+    Going(Exchange),
+    /// The server takes no more calls for now.
+    Waiting(Box<Waiting>),
+    /// It has waited until the deadline, at a server that takes so many calls at a time.
+    Late(usize),
+    Unsent(Box<Unsent>),
+}
+
+/// What is to be sent when it is its turn.
+struct Waiting {
+    connection: Http2,
+    payload: Payload,
+    number: u32,
 }
 
 /// gRFC A6: the server is told how often the call was tried before.
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 impl Call {
-    /// Sends the call to one endpoint, as the attempt of this number.
+    /// Sends the call to one endpoint, as the attempt of this number; or has it wait there, if the server takes no more calls for now.
     pub(crate) fn send(&self, lease: Lease<Http2>, payload: Payload, number: u32) -> Sent {
         let (connection, started) = lease.into_parts();
-        let request = self.request(&connection, number);
         let under_way = UnderWay::new(Arc::clone(&self.inner.shared), started, number, self.record.span());
-        let exchange = connection.send(request, payload).map_err(Box::new);
-        Sent { exchange, under_way }
+        let stage = match connection.try_enter() {
+            Some(place) => self.hand_over(&connection, place, payload, number),
+            None => Stage::Waiting(Box::new(Waiting { connection, payload, number })),
+        };
+        Sent { stage, under_way }
+    }
+
+    fn hand_over(&self, connection: &Http2, place: InFlight, payload: Payload, number: u32) -> Stage {
+        match connection.send(place, self.request(connection, number), payload) {
+            Ok(exchange) => Stage::Going(exchange),
+            Err(unsent) => Stage::Unsent(Box::new(unsent)),
+        }
     }
 
     /// What comes of it.
@@ -61,9 +89,14 @@ impl Call {
     )]
     pub(crate) fn outcome(&self, mut sent: Sent) -> impl Future<Output = Ended> + Send {
         async move {
-            let ended = match &mut sent.exchange {
-                Ok(exchange) => Some(self.deadline.limit(exchange).await),
-                Err(_) => None,
+            if let Some(waiting) = sent.waits()
+                && let Some(stage) = Box::pin(self.turn(waiting)).await
+            {
+                sent.stage = stage;
+            }
+            let ended = match &mut sent.stage {
+                Stage::Going(exchange) => Some(self.deadline.limit(exchange).await),
+                _ => None,
             };
             match self.heard(sent, ended) {
                 ControlFlow::Break(ended) => ended,
@@ -72,21 +105,42 @@ impl Call {
         }
     }
 
+    /// Sends it when it is its turn; `None` if the deadline comes first.
+    async fn turn(&self, waiting: Box<Waiting>) -> Option<Stage> {
+        let entered = self.deadline.limit(waiting.connection.enter()).await.ok()?;
+        let Waiting { connection, payload, number } = *waiting;
+        Some(match entered {
+            Ok(place) => self.hand_over(&connection, place, payload, number),
+            Err(error) => Stage::Unsent(Box::new(Unsent { error, payload, wrong: false })),
+        })
+    }
+
     /// The response has begun, or will not come.
     fn heard(
         &self,
         sent: Sent,
         ended: Option<Result<Result<Response<Incoming>, Severed>, Passed>>,
     ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
-        let Sent { exchange, under_way } = sent;
-        match (exchange, ended) {
-            (Ok(exchange), Some(Ok(Ok(response)))) => self.answered(response, under_way, exchange.replay()),
-            (Ok(exchange), Some(Ok(Err(error)))) => ControlFlow::Break(failed(under_way, &error, &exchange)),
-            (Err(unsent), _) => ControlFlow::Break(refused(under_way, *unsent)),
-            (Ok(_), Some(Err(Passed)) | None) => {
+        let Sent { stage, under_way } = sent;
+        let late = |under_way: UnderWay, status: Status| {
+            under_way.ended(status.code());
+            ControlFlow::Break(Ended::Over(status))
+        };
+        match (stage, ended) {
+            (Stage::Going(exchange), Some(Ok(Ok(response)))) => {
+                self.answered(response, under_way, exchange.replay())
+            }
+            (Stage::Going(exchange), Some(Ok(Err(error)))) => {
+                ControlFlow::Break(failed(under_way, &error, &exchange))
+            }
+            (Stage::Unsent(unsent), _) => ControlFlow::Break(refused(under_way, *unsent)),
+            (Stage::Late(limit), _) => {
+                let status = out_of_turn(&under_way.context(), limit);
+                late(under_way, status)
+            }
+            (Stage::Going(_) | Stage::Waiting(_), _) => {
                 let status = passed(&under_way.context());
-                under_way.ended(status.code());
-                ControlFlow::Break(Ended::Over(status))
+                late(under_way, status)
             }
         }
     }
@@ -155,6 +209,27 @@ impl Call {
     }
 }
 
+// === impl Sent ===
+
+impl Sent {
+    /// Takes what waits for its turn. Unless it is sent, it is late.
+    fn waits(&mut self) -> Option<Box<Waiting>> {
+        let Stage::Waiting(waiting) = &self.stage else { return None };
+        let late = Stage::Late(waiting.connection.limit());
+        match std::mem::replace(&mut self.stage, late) {
+            Stage::Waiting(waiting) => Some(waiting),
+            _ => None,
+        }
+    }
+}
+
+/// The deadline passed before it was its turn.
+fn out_of_turn(context: &str, limit: usize) -> Status {
+    Status::deadline_exceeded(format!(
+        "{context}: not sent before the deadline: the server takes {limit} calls at a time, and none of those has ended in time"
+    ))
+}
+
 /// There will be no response.
 fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
     if let Some(failure) = exchange.replay().and_then(|replay| replay.failure()) {
@@ -178,7 +253,7 @@ fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
 /// The connection has not taken it.
 fn refused(under_way: UnderWay, unsent: Unsent) -> Ended {
     let Unsent { error, payload, wrong } = unsent;
-    let status = status_of(&error.into(), &under_way.context());
+    let status = status_of(&error, &under_way.context());
     under_way.not_sent();
     if wrong { Ended::Over(status) } else { Ended::NotProcessed(status, Some(payload)) }
 }

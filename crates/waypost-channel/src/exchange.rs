@@ -1,8 +1,8 @@
 //! A request that a connection has, and the response to it: without a task of its own, but for a request that is still being made.
 
-use crate::line::InFlight;
 use crate::outgoing::{Chunk, Claim, Mark, Payload};
 use crate::replay::Replay;
+use crate::traffic::InFlight;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
@@ -30,7 +30,8 @@ pub(crate) struct Incoming {
     all_data: bool,
     /// Ends with the response: nobody is left who would want to know what becomes of the rest of the request.
     _upload: Option<AbortOnDropHandle<()>>,
-    in_flight: InFlight,
+    /// Until its end has been read.
+    in_flight: Option<InFlight>,
 }
 
 /// Why there is no response, or no more of it.
@@ -41,6 +42,9 @@ pub(crate) enum Severed {
     Http2(#[from] h2::Error),
     #[error("the server has not answered a ping within {0:?}")]
     Silent(Duration),
+    /// While the request waited for its turn.
+    #[error("the server takes no more calls on this connection")]
+    Left,
 }
 
 /// The body of the request.
@@ -126,7 +130,7 @@ impl Future for Exchange {
             stream,
             all_data: false,
             _upload: upload,
-            in_flight,
+            in_flight: Some(in_flight),
         })))
     }
 }
@@ -135,9 +139,13 @@ impl Future for Exchange {
 
 impl Incoming {
     /// What is wrong, if anything is: a server that needs no more of the request resets the stream with `NO_ERROR` behind its
-    /// response (RFC 9113, 8.1).
-    fn ended(&self, error: h2::Error) -> Option<Severed> {
-        (error.reason() != Some(Reason::NO_ERROR)).then(|| self.in_flight.severed(error))
+    /// response (RFC 9113, 8.1). The next call may have its place.
+    fn ended(&mut self, error: h2::Error) -> Option<Severed> {
+        let in_flight = self.in_flight.take();
+        (error.reason() != Some(Reason::NO_ERROR)).then(|| match in_flight {
+            Some(in_flight) => in_flight.severed(error),
+            None => error.into(),
+        })
     }
 }
 
@@ -161,7 +169,10 @@ impl Body for Incoming {
             }
         }
         Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
-            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Ok(trailers) => {
+                self.in_flight = None;
+                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+            }
             Err(error) => self.ended(error).map(Err),
         })
     }

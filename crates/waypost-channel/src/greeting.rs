@@ -5,9 +5,10 @@
 //! says that the server has read our greeting too. Until then a server that shuts down may close the connection without GOAWAY,
 //! so that a call sent on it would be lost. The HTTP library tells neither, so the bytes are looked at on their way.
 //!
-//! Nor does it tell of a GOAWAY while a stream goes on, though no new call is taken from then on: that is looked for as well.
+//! Nor does it tell of a GOAWAY while a stream goes on, though no new call is taken from then on, nor of a change in how many requests
+//! the server takes at a time: these are looked for as well.
 
-use crate::line::Traffic;
+use crate::traffic::Traffic;
 use pin_project_lite::pin_project;
 use std::io;
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 
 pin_project! {
     /// Passes everything through; tells once when the server has begun to serve, or turned out to be something else. Notes when something
-    /// was heard, and a GOAWAY.
+    /// was heard, a GOAWAY, and how many requests the server takes at a time.
     pub(crate) struct Greeted<T> {
         #[pin]
         inner: T,
@@ -42,6 +43,8 @@ pub(crate) enum Greeting {
 enum Word {
     Greeting(Greeting),
     GoAway,
+    /// So many requests at a time.
+    Limit(usize),
 }
 
 /// Follows the frames.
@@ -53,12 +56,18 @@ struct Frames {
     known: usize,
     /// How much of the payload is still to come.
     payload: usize,
+    /// What follows are settings.
+    settings: bool,
+    /// Two bytes of name, four of value; their number is in `known`.
+    setting: [u8; SETTING],
     greeted: bool,
     /// What follows are no frames.
     foreign: bool,
 }
 
 const HEADER: usize = 9;
+const SETTING: usize = 6;
+const MAX_CONCURRENT_STREAMS: u16 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
@@ -71,6 +80,22 @@ impl Frames {
             return;
         }
         while let Some((first, rest)) = bytes.split_first() {
+            if self.payload > 0 && self.settings {
+                self.payload -= 1;
+                bytes = rest;
+                self.setting[self.known] = *first;
+                self.known += 1;
+                if self.known == SETTING || self.payload == 0 {
+                    let whole = std::mem::take(&mut self.known) == SETTING;
+                    let [a, b, value @ ..] = self.setting;
+                    if whole && u16::from_be_bytes([a, b]) == MAX_CONCURRENT_STREAMS {
+                        // As many as there can be, where that is less.
+                        let limit = usize::try_from(u32::from_be_bytes(value));
+                        tell(Word::Limit(limit.unwrap_or(usize::MAX)));
+                    }
+                }
+                continue;
+            }
             if self.payload > 0 {
                 let skipped = self.payload.min(bytes.len());
                 self.payload -= skipped;
@@ -85,6 +110,7 @@ impl Frames {
                 let [high, mid, low, kind, flags, ..] = self.header;
                 self.payload = usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low);
                 let settings = kind == SETTINGS;
+                self.settings = settings;
                 if settings && flags & ACK != 0 {
                     tell(Word::Greeting(Greeting::Http2));
                 }
@@ -126,7 +152,8 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
             this.frames.read(read, |word| match word {
                 // Nobody listens any more: the attempt was given up.
                 Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
-                Word::GoAway => this.traffic.left.cancel(),
+                Word::GoAway => this.traffic.leave(),
+                Word::Limit(limit) => this.traffic.set_limit(limit),
             });
         }
         polled
@@ -191,6 +218,35 @@ mod tests {
             let mut read = vec![0; bytes.len()];
             client.read_exact(&mut read).await.unwrap();
             assert_eq!(traffic.left.is_cancelled(), heard, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn how_many_requests_a_server_takes_is_read_however_its_frames_are_cut() {
+        let entry = |name: u8, value: u32| [&[0, name][..], &value.to_be_bytes()].concat();
+        let settings = |entries: &[Vec<u8>]| {
+            let payload = entries.concat();
+            [&[0, 0, u8::try_from(payload.len()).unwrap(), 4, 0, 0, 0, 0, 0][..], &payload].concat()
+        };
+        let all = [
+            settings(&[entry(4, 3), entry(3, 100), entry(5, 16_384)]),
+            [0, 0, 0, 4, 1, 0, 0, 0, 0].to_vec(),
+            // None but in SETTINGS, and only whole ones.
+            [&[0, 0, 6, 0, 0, 0, 0, 0, 1][..], &entry(3, 1)].concat(),
+            [&[0, 0, 4, 4, 0, 0, 0, 0, 0][..], &entry(3, 2)[..4]].concat(),
+            settings(&[entry(3, 0), entry(3, u32::MAX)]),
+        ]
+        .concat();
+        for portion in 1..all.len() {
+            let (mut frames, mut limits) = (Frames::default(), Vec::new());
+            for bytes in all.chunks(portion) {
+                frames.read(bytes, |word| {
+                    if let Word::Limit(limit) = word {
+                        limits.push(limit);
+                    }
+                });
+            }
+            assert_eq!(limits, [100, 0, 4_294_967_295]);
         }
     }
 

@@ -168,7 +168,8 @@ impl tower::Service<Request<Body>> for OnConnection {
             // It is there as a whole; nothing is kept of it.
             let nothing = Arc::new(Store::new(0));
             let payload = Payload::take(body, usize::MAX, Limit::NONE, &nothing)?;
-            match connection.send(Request::from_parts(parts, ()), payload) {
+            let place = connection.enter().await?;
+            match connection.send(place, Request::from_parts(parts, ()), payload) {
                 Ok(exchange) => Ok(exchange.await?),
                 Err(unsent) => Err(unsent.error.into()),
             }

@@ -7,10 +7,11 @@ use crate::greeting::{Greeted, Greeting};
 use crate::health::{self, Asked};
 use crate::keepalive;
 use crate::last_words::LastWords;
-use crate::line::{Http2, Traffic};
+use crate::line::Http2;
 use crate::outgoing::Chunk;
 use crate::settings::Keepalive;
 use crate::table::Pace;
+use crate::traffic::Traffic;
 use futures::future::BoxFuture;
 use h2::client::{Builder, Connection};
 use h2::{PingPong, Reason};
@@ -105,11 +106,12 @@ impl Http2Dialer {
             pace: self.pace,
         };
         let (told, ended) = oneshot::channel();
+        let (left, waiting) = (traffic.left.clone(), Arc::clone(&traffic));
         tokio::spawn(async move {
             // Nobody asks any more: the connection has taken leave, and its last calls are over.
             let _ = told.send(guard.stand().await);
+            waiting.close();
         });
-        let left = traffic.left.clone();
         let closed = async move {
             tokio::select! {
                 ended = ended => ended.unwrap_or_else(|_| "the runtime has ended".to_owned()),

@@ -1,8 +1,8 @@
 //! Pings that find a server which no longer answers. They have a task of their own, so that what drives a connection has no timer
 //! to look at with each frame.
 
-use crate::line::Traffic;
 use crate::settings::Keepalive;
+use crate::traffic::Traffic;
 use h2::{Ping, PingPong};
 use std::future::pending;
 use std::pin::pin;
@@ -45,13 +45,17 @@ pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traffic::InFlight;
     use std::sync::Arc;
     use tokio::time::timeout;
 
     const RULE: fn() -> Keepalive = || Keepalive::new(Duration::from_secs(20), Duration::from_secs(5));
 
     /// When the server is given up that answers no ping, in seconds; `None` if it is not within the hour.
-    async fn given_up(rule: Keepalive, story: impl AsyncFnOnce(&Traffic)) -> Option<u64> {
+    async fn given_up(
+        rule: Keepalive,
+        story: impl AsyncFnOnce(&Arc<Traffic>) -> Option<InFlight>,
+    ) -> Option<u64> {
         let (io, _server) = tokio::io::duplex(1024);
         let (_sender, mut connection) = h2::client::handshake(io).await.unwrap();
         let pings = connection.ping_pong().unwrap();
@@ -60,7 +64,7 @@ mod tests {
             let traffic = Arc::clone(&traffic);
             async move { watch(pings, rule, &traffic).await }
         });
-        story(&traffic).await;
+        let _call = story(&traffic).await;
         let waited = timeout(Duration::from_secs(3600), watched).await.ok()?;
         assert_eq!(waited.unwrap(), rule.timeout);
         Some(began.elapsed().as_secs())
@@ -72,12 +76,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_ping_comes_after_an_interval_of_silence() {
-        let called = given_up(RULE(), async |traffic| traffic.begin());
+        let called = given_up(RULE(), async |traffic| traffic.try_enter());
         assert_eq!(called.await, Some(25));
         let heard = given_up(RULE(), async |traffic| {
-            traffic.begin();
+            let call = traffic.try_enter();
             pass(15).await;
             traffic.hear();
+            call
         });
         assert_eq!(heard.await, Some(40));
     }
@@ -86,24 +91,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_sends_is_alive_though_it_has_not_answered() {
         let sends = given_up(RULE(), async |traffic| {
-            traffic.begin();
+            let call = traffic.try_enter();
             pass(20).await;
             for _ in 0..5 {
                 pass(4).await;
                 traffic.hear();
             }
+            call
         });
         assert_eq!(sends.await, Some(45));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_call_there_is_a_ping_only_if_it_is_asked_for() {
-        assert_eq!(given_up(RULE(), async |_| {}).await, None);
-        assert_eq!(given_up(RULE().while_idle(true), async |_| {}).await, Some(25));
+        assert_eq!(given_up(RULE(), async |_| None).await, None);
+        assert_eq!(given_up(RULE().while_idle(true), async |_| None).await, Some(25));
         let over = given_up(RULE(), async |traffic| {
-            traffic.begin();
+            let call = traffic.try_enter();
             pass(15).await;
-            traffic.end();
+            drop(call);
+            None
         });
         assert_eq!(over.await, None);
     }
@@ -113,7 +120,7 @@ mod tests {
     async fn the_first_call_after_a_long_silence_comes_with_a_ping() {
         let late = given_up(RULE(), async |traffic| {
             pass(1000).await;
-            traffic.begin();
+            traffic.try_enter()
         });
         assert_eq!(late.await, Some(1005));
     }

@@ -110,6 +110,7 @@ mod stats;
 mod steering;
 mod table;
 mod tls;
+mod traffic;
 mod verdict;
 mod wards;
 

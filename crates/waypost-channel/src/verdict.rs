@@ -51,7 +51,7 @@ pub(crate) fn is_refusal(error: &Severed) -> bool {
 pub(crate) fn status_of(error: &Severed, context: &str) -> Status {
     let h2 = match error {
         Severed::Http2(error) => Some(error),
-        Severed::Silent(_) => None,
+        Severed::Silent(_) | Severed::Left => None,
     };
     let reset = h2.filter(|error| error.is_reset()).and_then(h2::Error::reason);
     let code = match reset {

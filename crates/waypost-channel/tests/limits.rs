@@ -1,13 +1,24 @@
-//! A server that takes one request at a time, and what becomes of those that wait for their turn.
+//! A server that takes a few requests at a time, and what becomes of those that wait for their turn.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
-use std::sync::Arc;
-use support::{Fleet, Server, builder, check, instance, ready, served_by, within};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::wire::{
+    END_HEADERS, END_STREAM, GOAWAY, HEADERS, MAX_CONCURRENT_STREAMS, OK, UNIMPLEMENTED, Wire, listen,
+};
+use support::{Fleet, Server, builder, check, check_with, instance, ready, served_by, within};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use tonic::Code;
+use tokio::task::JoinHandle;
+use tonic::body::Body;
+use tonic::{Code, Response, Status};
+use tonic_health::pb::HealthCheckResponse;
+use tower::Service as _;
+use waypost_channel::Channel;
 use waypost_model::Endpoint;
 
 /// Takes one request at a time. Tells how many it has seen; answers each when it is told to, or closes all when it is dropped.
@@ -107,4 +118,197 @@ async fn calls_that_still_wait_when_the_connection_is_lost_go_elsewhere() {
         assert_eq!(served_by(&within(other).await.unwrap().unwrap()), 1);
     }
     assert_eq!((*server.seen.borrow(), good.calls()), (1, 3));
+}
+
+type Call = JoinHandle<Result<Response<HealthCheckResponse>, Status>>;
+
+/// A channel to a server of frames that takes so many requests at a time.
+async fn limited(limit: u32) -> (Channel, Wire, Fleet) {
+    let (listener, endpoint) = listen().await;
+    let (fleet, subscription) = Fleet::with([instance(0, endpoint)]);
+    let channel = builder(subscription).keepalive(None).build();
+    let wire = Wire::accept_set(&listener, (MAX_CONCURRENT_STREAMS, limit)).await;
+    ready(&channel, 1).await;
+    (channel, wire, fleet)
+}
+
+/// A call that has been sent, or waits for that.
+async fn begun(channel: &Channel) -> Call {
+    let before = channel.stats().in_flight();
+    let call = tokio::spawn({
+        let channel = channel.clone();
+        async move { check(&channel).await }
+    });
+    within(async {
+        while channel.stats().in_flight() == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    call
+}
+
+async fn answer(wire: &mut Wire, stream: u32) {
+    wire.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
+}
+
+async fn is_answered(call: Call) {
+    assert_eq!(within(call).await.unwrap().unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn calls_have_their_turns_in_the_order_in_which_they_came() {
+    const CALLS: usize = 6;
+    let (channel, mut wire, _fleet) = limited(1).await;
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let mut calls = Vec::new();
+    for number in 0..CALLS {
+        let (call, ended) = (begun(&channel).await, Arc::clone(&ended));
+        calls.push(tokio::spawn(async move {
+            is_answered(call).await;
+            ended.lock().unwrap().push(number);
+        }));
+    }
+    for _ in 0..CALLS {
+        let stream = wire.next(HEADERS).await.stream;
+        wire.is_quiet().await;
+        answer(&mut wire, stream).await;
+    }
+    for call in calls {
+        within(call).await.unwrap();
+    }
+    assert_eq!(*ended.lock().unwrap(), (0..CALLS).collect::<Vec<_>>());
+    assert_eq!(channel.stats().in_flight(), 0);
+}
+
+/// Of a request, to see when it is gone.
+struct Owned(Arc<[u8; 5]>);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &*self.0
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_deadline_passes_before_its_turn_leaves_nothing_behind() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    let first = begun(&channel).await;
+    let stream = wire.next(HEADERS).await.stream;
+    let bytes = Arc::new([0; 5]);
+    let body = Body::new(Full::new(Bytes::from_owner(Owned(Arc::clone(&bytes)))));
+    let late = http::Request::post("/a.B/C").header("grpc-timeout", "20m").body(body).unwrap();
+    let response = within(channel.clone().call(late)).await.unwrap_or_else(|never| match never {});
+    let status = Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("takes 1 calls at a time"), "{status}");
+    assert_eq!((Arc::strong_count(&bytes), channel.stats().in_flight()), (1, 1));
+    answer(&mut wire, stream).await;
+    is_answered(first).await;
+    // Nor does the server ever see it.
+    let next = begun(&channel).await;
+    let after = wire.next(HEADERS).await.stream;
+    assert_eq!(after, stream + 2);
+    answer(&mut wire, after).await;
+    is_answered(next).await;
+}
+
+#[tokio::test]
+async fn a_server_may_change_how_many_calls_it_takes() {
+    let (channel, mut wire, _fleet) = limited(0).await;
+    let (first, second) = (begun(&channel).await, begun(&channel).await);
+    wire.is_quiet().await;
+    wire.set((MAX_CONCURRENT_STREAMS, 1)).await;
+    assert_eq!(wire.next(HEADERS).await.stream, 1);
+    wire.is_quiet().await;
+    wire.set((MAX_CONCURRENT_STREAMS, 2)).await;
+    assert_eq!(wire.next(HEADERS).await.stream, 3);
+    wire.set((MAX_CONCURRENT_STREAMS, 1)).await;
+    wire.is_quiet().await;
+    let third = begun(&channel).await;
+    answer(&mut wire, 1).await;
+    is_answered(first).await;
+    wire.is_quiet().await;
+    answer(&mut wire, 3).await;
+    is_answered(second).await;
+    assert_eq!(wire.next(HEADERS).await.stream, 5);
+    answer(&mut wire, 5).await;
+    is_answered(third).await;
+}
+
+#[tokio::test]
+async fn calls_that_wait_at_a_server_that_leaves_go_elsewhere() {
+    let (channel, mut wire, fleet) = limited(1).await;
+    let first = begun(&channel).await;
+    let stream = wire.next(HEADERS).await.stream;
+    let others = [begun(&channel).await, begun(&channel).await];
+    let good = Server::healthy().await;
+    fleet.put(instance(1, good.endpoint()));
+    ready(&channel, 2).await;
+    // As a server says first that shuts down: no call is excluded yet.
+    wire.send(GOAWAY, 0, 0, &[127, 255, 255, 255, 0, 0, 0, 0]).await;
+    for other in others {
+        assert_eq!(served_by(&within(other).await.unwrap().unwrap()), 1);
+    }
+    answer(&mut wire, stream).await;
+    is_answered(first).await;
+    assert_eq!(good.calls(), 2);
+}
+
+/// Whoever keeps a response that it has read keeps no call from the server.
+#[tokio::test]
+async fn a_response_that_was_read_has_no_place() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    let request = http::Request::post("/a.B/C").body(Body::empty()).unwrap();
+    let (response, ()) = tokio::join!(within(channel.clone().call(request)), async {
+        let stream = wire.next(HEADERS).await.stream;
+        wire.send(HEADERS, END_HEADERS, stream, OK).await;
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, b"\x00\x0bgrpc-status\x010").await;
+    });
+    let mut response = response.unwrap_or_else(|never| match never {});
+    assert!(within(response.body_mut().frame()).await.unwrap().unwrap().is_trailers());
+    let next = begun(&channel).await;
+    let stream = wire.next(HEADERS).await.stream;
+    answer(&mut wire, stream).await;
+    is_answered(next).await;
+    drop(response);
+}
+
+#[tokio::test]
+async fn calls_that_are_given_up_at_any_point_keep_no_place() {
+    const CALLS: usize = 300;
+    let (channel, mut wire, _fleet) = limited(3).await;
+    let calls: Vec<_> = (0..CALLS)
+        .map(|number| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                let patience = Duration::from_micros(fastrand::u64(0..20_000));
+                let call = check_with(&channel, |_| {});
+                // The last are not given up: they end only if there is a place for them.
+                if number < CALLS - 10 {
+                    tokio::time::timeout(patience, call).await.ok()
+                } else {
+                    Some(call.await)
+                }
+            })
+        })
+        .collect();
+    let serve = async {
+        loop {
+            let stream = wire.next(HEADERS).await.stream;
+            answer(&mut wire, stream).await;
+        }
+    };
+    let all = async {
+        for call in calls {
+            if let Some(answer) = call.await.unwrap() {
+                assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+            }
+        }
+    };
+    tokio::select! {
+        () = within(all) => {}
+        () = serve => {}
+    }
+    assert_eq!(channel.stats().in_flight(), 0);
 }

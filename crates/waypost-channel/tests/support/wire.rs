@@ -20,7 +20,10 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
+const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
@@ -46,12 +49,16 @@ impl Wire {
 
     /// With room for so many bytes of each request.
     pub(crate) async fn accept_with(listener: &TcpListener, window: u32) -> Self {
+        Self::accept_set(listener, (INITIAL_WINDOW_SIZE, window)).await
+    }
+
+    /// With this setting.
+    pub(crate) async fn accept_set(listener: &TcpListener, setting: (u16, u32)) -> Self {
         let (stream, _) = within(listener.accept()).await.unwrap();
         let mut wire = Self(BufReader::new(stream));
         let mut preface = [0; 24];
         wire.0.read_exact(&mut preface).await.unwrap();
-        let settings = [&[0, 3, 0, 15, 0, 0, 0, 4][..], &window.to_be_bytes()].concat();
-        wire.send(SETTINGS, 0, 0, &settings).await;
+        wire.set(setting).await;
         while wire.any().await.kind != SETTINGS {}
         wire.send(SETTINGS, ACK, 0, &[]).await;
         wire
@@ -64,6 +71,24 @@ impl Wire {
             assert_ne!(head.kind, GOAWAY, "the client has ended the connection");
             if head.kind == kind {
                 return head;
+            }
+        }
+    }
+
+    /// Sends this setting.
+    pub(crate) async fn set(&mut self, (name, value): (u16, u32)) {
+        let setting = [&name.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        self.send(SETTINGS, 0, 0, &setting).await;
+    }
+
+    /// The client sends no request, after it has read all that was sent.
+    pub(crate) async fn is_quiet(&mut self) {
+        self.send(PING, 0, 0, &[7; 8]).await;
+        loop {
+            let head = tokio::time::timeout(PATIENCE, self.any()).await.expect("a frame comes");
+            assert_ne!(head.kind, HEADERS, "a request");
+            if (head.kind, head.flags) == (PING, ACK) {
+                return;
             }
         }
     }
