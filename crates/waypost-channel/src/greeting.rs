@@ -6,7 +6,7 @@
 //! so that a call sent on it would be lost. The HTTP library tells neither, so the bytes are looked at on their way.
 //!
 //! Nor does it tell of a GOAWAY while a stream goes on, though no new call is taken from then on, nor of a change in how many requests
-//! the server takes at a time: these are looked for as well.
+//! the server takes at a time, nor of the end of a response before that is read: these are looked for as well.
 
 use crate::traffic::Traffic;
 use pin_project_lite::pin_project;
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 pin_project! {
     /// Passes everything through; tells once when the server has begun to serve, or turned out to be something else. Notes when something
-    /// was heard, a GOAWAY, and how many requests the server takes at a time.
+    /// was heard, a GOAWAY, how many requests the server takes at a time, and the end of each response.
     pub(crate) struct Greeted<T> {
         #[pin]
         inner: T,
@@ -45,6 +45,8 @@ enum Word {
     GoAway,
     /// So many requests at a time.
     Limit(usize),
+    /// The response on this stream is complete, or will not be.
+    Ended(u32),
 }
 
 /// Follows the frames.
@@ -68,9 +70,13 @@ struct Frames {
 const HEADER: usize = 9;
 const SETTING: usize = 6;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 
 // === impl Frames ===
 
@@ -107,7 +113,7 @@ impl Frames {
             self.known += 1;
             if self.known == HEADER {
                 self.known = 0;
-                let [high, mid, low, kind, flags, ..] = self.header;
+                let [high, mid, low, kind, flags, stream @ ..] = self.header;
                 self.payload = usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low);
                 let settings = kind == SETTINGS;
                 self.settings = settings;
@@ -119,6 +125,10 @@ impl Frames {
                     return tell(Word::Greeting(Greeting::Foreign));
                 }
                 self.greeted = true;
+                if kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0) {
+                    // The first bit is reserved.
+                    tell(Word::Ended(u32::from_be_bytes(stream) & (u32::MAX >> 1)));
+                }
                 if kind == GOAWAY {
                     tell(Word::GoAway);
                 }
@@ -154,6 +164,7 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
                 Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
                 Word::GoAway => this.traffic.leave(),
                 Word::Limit(limit) => this.traffic.set_limit(limit),
+                Word::Ended(stream) => this.traffic.ended(stream),
             });
         }
         polled

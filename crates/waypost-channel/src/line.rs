@@ -67,17 +67,20 @@ impl Http2 {
         self.0.traffic.limit()
     }
 
-    /// Hands a request to the connection, which sends it at once: there is a place for it. It is given back with the response, or when
-    /// that is dropped.
+    /// Hands a request to the connection, which sends it at once: there is a place for it. It is given back when the
+    /// server has ended the response, or the caller drops that.
     pub(crate) fn send(
         &self,
-        place: InFlight,
+        mut place: InFlight,
         request: Request<()>,
         payload: Payload,
     ) -> Result<Exchange, Unsent> {
         let mut sender = self.0.sender.clone();
         match sender.send_request(request, false) {
-            Ok((response, stream)) => Ok(Exchange::new(place, response, stream, payload)),
+            Ok((response, stream)) => {
+                place.is_on(response.stream_id().as_u32());
+                Ok(Exchange::new(place, response, stream, payload))
+            }
             Err(error) => {
                 let mut cx = Context::from_waker(Waker::noop());
                 let wrong = matches!(sender.poll_ready(&mut cx), Poll::Ready(Ok(())));

@@ -2,12 +2,15 @@
 //!
 //! h2 has a queue too, but keeps there the whole request of a call that was given up, and sends it when its turn comes. So calls
 //! wait here, before they are requests: one that is given up leaves nothing. h2 frees a place later than this does when a call was
-//! cancelled (when its reset is written), and learns of another limit later (when it reads what [`Greeted`](crate::greeting::Greeted)
-//! has passed on); calls that come in between wait a moment in h2's queue.
+//! cancelled (when its reset is written) or answered while its request still goes (when that ends), and learns of all else later (when it
+//! reads what [`Greeted`](crate::greeting::Greeted) has passed on); calls that come in between wait for that in h2's queue.
+//!
+//! A place is free when the server has ended the response, whether or not the caller has read that: or a caller that keeps what it
+//! has not read could wait for ever for a place of its own.
 
 use crate::exchange::Severed;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -27,6 +30,9 @@ pub(crate) struct Traffic {
     /// The length of the queue.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
+    /// The streams of calls whose responses have not ended, each where its number says; 0 where there is none. One that finds another
+    /// there has its place until the caller gives it back.
+    open: [AtomicU32; TRACKED],
     /// Somebody waits for the next call.
     dormant: AtomicBool,
     busy: Notify,
@@ -38,7 +44,11 @@ pub(crate) struct Traffic {
 
 /// A place on the connection, from before the request is sent to the end of its response.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Traffic>);
+pub(crate) struct InFlight {
+    traffic: Arc<Traffic>,
+    /// Of the request, if the place is free when the server has ended the response; otherwise 0.
+    stream: u32,
+}
 
 /// The calls that wait, in the order in which they came.
 #[derive(Debug, Default)]
@@ -56,6 +66,9 @@ struct Waiter {
     place: oneshot::Receiver<InFlight>,
 }
 
+/// A kibibyte for each connection.
+const TRACKED: usize = 256;
+
 // === impl Traffic ===
 
 impl Traffic {
@@ -67,6 +80,7 @@ impl Traffic {
             limit: AtomicUsize::new(usize::MAX),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
+            open: [const { AtomicU32::new(0) }; TRACKED],
             dormant: AtomicBool::new(false),
             busy: Notify::new(),
             left: CancellationToken::new(),
@@ -89,6 +103,13 @@ impl Traffic {
     pub(crate) fn set_limit(self: &Arc<Self>, limit: usize) {
         self.limit.store(limit, Ordering::SeqCst);
         self.hand_out();
+    }
+
+    /// The server has ended the response on this stream.
+    pub(crate) fn ended(self: &Arc<Self>, stream: u32) {
+        if self.close_stream(stream) {
+            self.give_back();
+        }
     }
 
     /// The connection takes no more requests: those that wait go elsewhere.
@@ -114,7 +135,7 @@ impl Traffic {
             return None;
         }
         let others = self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let place = InFlight(Arc::clone(self));
+        let place = InFlight::new(self);
         if others >= self.limit.load(Ordering::SeqCst) {
             // Whoever was kept from this place by that gets it.
             drop(place);
@@ -183,7 +204,7 @@ impl Traffic {
         while self.waiting.load(Ordering::SeqCst) > 0 {
             let Some(first) = self.take_first() else { return };
             // The waiter may have gone in this instant. Then this drops the place, which goes to the next.
-            drop(first.send(InFlight(Arc::clone(self))));
+            drop(first.send(InFlight::new(self)));
         }
     }
 
@@ -199,6 +220,24 @@ impl Traffic {
         Some(first)
     }
 
+    /// A place is free.
+    fn give_back(self: &Arc<Self>) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.hand_out();
+    }
+
+    /// Whether it was open: of several who close it, this is told to one.
+    fn close_stream(&self, stream: u32) -> bool {
+        let slot = self.slot(stream);
+        slot.load(Ordering::SeqCst) == stream
+            && slot.compare_exchange(stream, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    fn slot(&self, stream: u32) -> &AtomicU32 {
+        // Those of requests are odd.
+        &self.open[(stream / 2) as usize % TRACKED]
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,9 +251,24 @@ impl Traffic {
 // === impl InFlight ===
 
 impl InFlight {
+    fn new(traffic: &Arc<Traffic>) -> Self {
+        Self { traffic: Arc::clone(traffic), stream: 0 }
+    }
+
+    /// The request has gone out on this stream. What the server has ended by now has its place until the caller gives it back.
+    pub(crate) fn is_on(&mut self, stream: u32) {
+        if self.stream != 0 || self.traffic.limit() == usize::MAX {
+            return;
+        }
+        let slot = self.traffic.slot(stream);
+        if slot.compare_exchange(0, stream, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.stream = stream;
+        }
+    }
+
     /// Why it has ended: h2 knows only that nobody drives the connection any more when it was given up.
     pub(crate) fn severed(&self, error: h2::Error) -> Severed {
-        match self.0.silent.get() {
+        match self.traffic.silent.get() {
             Some(silence) if error.is_io() => Severed::Silent(*silence),
             _ => error.into(),
         }
@@ -223,8 +277,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.0.hand_out();
+        if self.stream == 0 || self.traffic.close_stream(self.stream) {
+            self.traffic.give_back();
+        }
     }
 }
 
@@ -324,6 +379,31 @@ mod tests {
         traffic.set_limit(usize::MAX);
         assert!(traffic.try_enter().is_some());
         drop(last);
+        is(&traffic, 0, 0);
+    }
+
+    #[test]
+    fn a_place_is_free_once_when_the_server_has_ended_and_when_the_caller_has() {
+        const SAME_SLOT: u32 = 1 + 2 * 256;
+        let traffic = traffic(2);
+        let (mut first, mut second) = (traffic.try_enter().unwrap(), traffic.try_enter().unwrap());
+        first.is_on(1);
+        second.is_on(SAME_SLOT);
+        let mut third = waiting(&traffic);
+        traffic.ended(SAME_SLOT);
+        traffic.ended(3);
+        assert!(enters(&mut third).is_none());
+        traffic.ended(1);
+        let third = enters(&mut third).unwrap();
+        drop(first);
+        is(&traffic, 2, 0);
+        drop((second, third));
+        traffic.ended(1);
+        is(&traffic, 0, 0);
+        let mut again = traffic.try_enter().unwrap();
+        again.is_on(SAME_SLOT);
+        drop(again);
+        traffic.ended(SAME_SLOT);
         is(&traffic, 0, 0);
     }
 
