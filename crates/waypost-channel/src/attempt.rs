@@ -226,7 +226,7 @@ impl Sent {
 /// The deadline passed before it was its turn.
 fn out_of_turn(context: &str, limit: usize) -> Status {
     Status::deadline_exceeded(format!(
-        "{context}: not sent before the deadline: the server takes {limit} calls at a time, and none of those has ended in time"
+        "{context}: not sent before the deadline: the server takes no more than {limit} calls at a time"
     ))
 }
 

@@ -201,7 +201,7 @@ async fn a_call_whose_deadline_passes_before_its_turn_leaves_nothing_behind() {
     let response = within(channel.clone().call(late)).await.unwrap_or_else(|never| match never {});
     let status = Status::from_header_map(response.headers()).unwrap();
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(status.message().contains("takes 1 calls at a time"), "{status}");
+    assert!(status.message().contains("no more than 1 calls at a time"), "{status}");
     assert_eq!((Arc::strong_count(&bytes), channel.stats().in_flight()), (1, 1));
     answer(&mut wire, stream).await;
     is_answered(first).await;
