@@ -61,6 +61,7 @@
 
 mod affinity;
 mod choose;
+mod client_number;
 mod endpoint;
 #[cfg(test)]
 mod fixture;
@@ -83,6 +84,7 @@ mod weights;
 mod zone_aware;
 
 pub use affinity::hash_key;
+pub use client_number::{ClientNumber, InvalidClientNumber};
 pub use endpoint::{EndpointState, Gate, Outcome, Started};
 pub use least_request::LeastRequest;
 pub use maglev::Maglev;

@@ -15,7 +15,7 @@ use crate::pool::{Board, Pool};
 use crate::publisher::Publisher;
 use crate::replay::Store;
 use crate::service_config::ServiceConfig;
-use crate::settings::{Keepalive, RetryPolicy, Settings, Tuning};
+use crate::settings::{Client, Keepalive, RetryPolicy, Settings, Tuning};
 use crate::shared::Shared;
 use crate::steering::{Documents, Steering};
 use crate::table::{Pace, Table};
@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use waypost_balance::OutlierSettings;
+use waypost_balance::{ClientNumber, OutlierSettings};
 use waypost_discovery::Subscription;
 use waypost_model::{Endpoint, Instance, Snapshot};
 
@@ -110,8 +110,9 @@ impl ChannelBuilder {
     }
 
     /// Connects to so many endpoints rather than to all: for fleets so large that connections from every client to every server
-    /// are a burden. Which ones depends on the [`client_id`](Self::client_id), as [`balance::Subset`](crate::balance::Subset)
-    /// says; one that cannot be connected to is stood in for by the next.
+    /// are a burden. Which ones depends on who this client is, as [`balance::Subset`](crate::balance::Subset) says: by its
+    /// [`client_number`](Self::client_number) the endpoints' loads are even, by its [`client_id`](Self::client_id) as even as chance. One that
+    /// cannot be connected to is stood in for by the next.
     ///
     /// Weights, zones and hashes then count among the endpoints of the subset: calls with one key go to one endpoint from one
     /// client, and to another from another client.
@@ -121,9 +122,35 @@ impl ChannelBuilder {
     }
 
     /// The name of this client, by which its [`subset`](Self::subset) is chosen: of its pod, host or instance. It is to differ
-    /// from client to client, and to survive a restart. By default a random one, the same for all channels of the process.
+    /// from client to client, and to survive a restart. By default a random one, the same for all channels of the process. In
+    /// place of a [`client_number`](Self::client_number) that was set before.
     pub fn client_id(mut self, id: impl Into<String>) -> Self {
-        self.settings.extent.client_id = Some(id.into());
+        self.settings.extent.client = Client::Named(id.into());
+        self
+    }
+
+    /// The number of this client, by which its [`subset`](Self::subset) is chosen, so that all endpoints have as many
+    /// clients but for a few: for clients that are numbered from 0 without gaps, and whose subsets have one size, as
+    /// [`Subset::numbered`](crate::balance::Subset::numbered) says. A [`ClientNumber`] with the name of the group of clients, or a number alone
+    /// where all clients of the service are one group. In place of a [`client_id`](Self::client_id) that was set before.
+    ///
+    /// ```no_run
+    /// # use std::num::NonZeroUsize;
+    /// # use waypost_channel::Channel;
+    /// # use waypost_channel::balance::ClientNumber;
+    /// # use waypost_model::Scope;
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (_, subscription) = waypost_discovery::subscription::channel(Scope::Service("greeter".parse()?));
+    /// // The name of a pod of a StatefulSet, `frontend-7`.
+    /// let pod: ClientNumber = std::env::var("POD_NAME")?.parse()?;
+    /// let channel =
+    ///     Channel::builder(subscription).subset(NonZeroUsize::new(20).expect("not 0")).client_number(pod).build();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn client_number(mut self, client: impl Into<ClientNumber>) -> Self {
+        self.settings.extent.client = Client::Numbered(client.into());
         self
     }
 

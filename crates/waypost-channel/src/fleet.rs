@@ -8,6 +8,7 @@
 
 mod link;
 mod members;
+mod order;
 mod reach;
 mod report;
 
@@ -18,6 +19,7 @@ pub(crate) use report::{Census, EndpointReport, LinkPhase, Outlook};
 use crate::backoff::Backoff;
 use link::{Link, Phase};
 use members::Member;
+use order::Order;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ pub(crate) struct Fleet {
     members: BTreeMap<InstanceKey, Member>,
     links: BTreeMap<Endpoint, Link>,
     /// All links in the order in which this client connects, if it does not connect to all.
-    order: BTreeSet<(u64, Endpoint)>,
+    order: Option<Order>,
     /// Of those, the ones that are [within](Link::within).
     within: BTreeSet<(u64, Endpoint)>,
     /// Exactly the links whose phase is [`Phase::Queued`], by ticket.
@@ -100,12 +102,12 @@ impl Fleet {
     pub(crate) fn new(settings: Settings, empty: Arc<Snapshot>, seed: u64, now: Instant) -> Self {
         Self {
             next_idle_look: settings.reach.first_idle_look(now),
+            order: settings.reach.subset.clone().map(Order::new),
             settings,
             rng: fastrand::Rng::with_seed(seed),
             seen: empty,
             members: BTreeMap::new(),
             links: BTreeMap::new(),
-            order: BTreeSet::new(),
             within: BTreeSet::new(),
             queue: BTreeSet::new(),
             timers: BTreeSet::new(),

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use waypost_balance::{OutlierSettings, Subset};
+use waypost_balance::{ClientNumber, OutlierSettings, Subset};
 
 /// HTTP/2 pings that find a server which no longer answers.
 ///
@@ -80,12 +80,22 @@ pub(crate) struct Settings {
 /// How much of a large fleet is connected to, and when.
 #[derive(Debug, Clone)]
 pub(crate) struct Extent {
-    pub(crate) client_id: Option<String>,
+    pub(crate) client: Client,
     pub(crate) subset: Option<NonZeroUsize>,
     pub(crate) most: Option<NonZeroUsize>,
     pub(crate) lazy: Option<Duration>,
     /// Attempts to connect at a time. Not 0.
     pub(crate) attempts: usize,
+}
+
+/// As whom this client chooses its subset.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Client {
+    /// Under a name that is drawn once, the same for all channels of the process.
+    #[default]
+    Unknown,
+    Named(String),
+    Numbered(ClientNumber),
 }
 
 /// What a running channel may be told anew.
@@ -184,7 +194,7 @@ impl RetryPolicy {
 
 impl Default for Extent {
     fn default() -> Self {
-        Self { client_id: None, subset: None, most: None, lazy: None, attempts: 100 }
+        Self { client: Client::default(), subset: None, most: None, lazy: None, attempts: 100 }
     }
 }
 
@@ -195,12 +205,23 @@ impl Extent {
             None => self.subset.into_iter().chain(self.most).min(),
             Some(_) => self.subset,
         };
-        let client = self.client_id.as_deref().unwrap_or_else(|| of_this_process());
         Reach {
-            subset: size.map(|size| Subset::new(client, size)),
+            subset: size.map(|size| self.client.subset(size)),
             lazy: self.lazy,
             most: self.most.map(NonZeroUsize::get),
             attempts: self.attempts,
+        }
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    fn subset(&self, size: NonZeroUsize) -> Subset {
+        match self {
+            Self::Unknown => Subset::new(of_this_process(), size),
+            Self::Named(name) => Subset::new(name, size),
+            Self::Numbered(number) => Subset::numbered(number, size),
         }
     }
 }

@@ -7,7 +7,7 @@ mod support;
 use futures::future::BoxFuture;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::num::NonZeroUsize;
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Fleet, Server, answers, builder, check, check_with, info, instance, ready, within};
 use tokio_util::sync::CancellationToken;
+use waypost_channel::balance::ClientNumber;
 use waypost_channel::{
     Channel, Connector, EndpointStatus, HashKey, Outcome, Policy, Transport, Unconnected, Wish,
 };
@@ -148,6 +149,27 @@ async fn of_ten_thousand_endpoints_a_client_connects_to_its_subset() {
     }
     assert_eq!(subsets[0], subsets[1]);
     assert!(subsets[0].intersection(&subsets[2]).count() < 10);
+}
+
+/// Four clients, twenty connections each, eighty servers: one for each.
+#[tokio::test]
+async fn numbered_clients_share_a_fleet_evenly() {
+    let (_registry, subscription) = Fleet::with(fleet(80));
+    let mut clients = BTreeMap::new();
+    for number in 0..4 {
+        let connector = InMemory::default();
+        let channel = builder(subscription.clone())
+            .connector(connector.clone())
+            .client_id("not counted")
+            .client_number(ClientNumber::new("frontend", number))
+            .subset(some(20))
+            .build();
+        ready(&channel, 20).await;
+        for address in &*connector.seen.addresses.lock().unwrap() {
+            *clients.entry(address.clone()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!((clients.len(), clients.values().max()), (80, Some(&1)));
 }
 
 #[tokio::test]

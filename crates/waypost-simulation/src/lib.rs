@@ -27,4 +27,4 @@ pub use fleet::{OPEN, Ready, Sketch, every_policy, fleet, open, shares, warm, we
 pub use plot::plot;
 pub use queues::{Call, Conduct, Simulation, percentile};
 pub use report::{BEGIN, END, tables};
-pub use subsets::{servers, subset, unevenness};
+pub use subsets::{google, moved, numbered, servers, subset, unevenness};

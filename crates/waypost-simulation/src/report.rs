@@ -1,7 +1,8 @@
 //! The tables of `docs/balancing.md`, as Markdown.
 
 use crate::{
-    Call, Conduct, Dice, Ready, Simulation, open, percentile, servers, shares, subset, unevenness, weighted,
+    Call, Conduct, Dice, Ready, Simulation, google, moved, numbered, open, percentile, servers, shares,
+    subset, unevenness, weighted,
 };
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use waypost_balance::{
     LeastRequest, Maglev, OutlierSettings, PeakEwma, PickRequest, Policy, Random, RingHash, RoundRobin,
     WeightedRoundRobin,
 };
+use waypost_model::Endpoint;
 
 /// Where the tables begin in the document.
 pub const BEGIN: &str = "<!-- simulate-balancing: begin -->\n";
@@ -22,6 +24,9 @@ const SECONDS: u64 = 20;
 /// A call works for 10 ms on one of four workers of ten servers, so this is half of what they can do.
 const RATE: f64 = 2_000.0;
 const KEYS: u64 = 10_000;
+
+/// What a client of this number chooses of these servers: indices.
+type Choice<'a> = &'a dyn Fn(usize, &[Endpoint]) -> Vec<usize>;
 
 /// All tables: deterministic, whatever machine they are made on.
 pub fn tables() -> String {
@@ -220,37 +225,47 @@ fn hashing(text: &mut String) -> fmt::Result {
 fn subsets(text: &mut String) -> fmt::Result {
     writeln!(
         text,
-        "**Subsets.** How many clients each server has, when each client connects to some of the servers. *By chance*: the standard deviation of a"
+        "**Subsets.** How many clients each server has, when each client connects to some of the servers: clients with names, clients with numbers, and"
     )?;
     writeln!(
         text,
-        "binomial distribution. *Moved*: connections that go elsewhere when one server leaves, beside those that it had.\n"
+        "Google's deterministic subsetting, whose clients have numbers too. *Most* and *deviation* (the standard one) are parts of the mean; by chance the"
     )?;
     writeln!(
         text,
-        "| clients | servers | connections of each | most, of the mean | standard deviation | by chance | moved, beside its own |"
+        "deviation is that of a binomial distribution, in brackets. *Moved*: connections that go elsewhere when one server leaves, beside those that it had, for"
     )?;
+    writeln!(text, "each client (the mean of three servers).\n")?;
+    writeln!(text, "| clients | servers | connections of each | clients have | most | deviation | moved |")?;
     writeln!(text, "|---|---|---|---|---|---|---|")?;
     for (clients, count, size) in [(300, 300, 10), (1_000, 100, 20), (3_000, 300, 20), (50, 1_000, 100)] {
-        let fleet = servers(count);
-        let chosen: Vec<_> = (0..clients).map(|client| subset(client, size, &fleet)).collect();
-        let (most, deviation) = unevenness(&chosen, fleet.len());
         let part = size as f64 / f64::from(count);
-        let chance = ((1.0 - part) / (clients as f64 * part)).sqrt();
-        let after: Vec<_> = (0..clients).map(|client| subset(client, size, &fleet[1..])).collect();
-        let moved: usize = chosen
-            .iter()
-            .zip(&after)
-            .map(|(before, after)| {
-                before.iter().filter(|&&server| server > 0 && !after.contains(&(server - 1))).count()
-            })
-            .sum();
-        writeln!(
-            text,
-            "| {clients} | {count} | {size} | {most:.2} | {:.1} % | {:.1} % | {moved} |",
-            100.0 * deviation,
-            100.0 * chance
-        )?;
+        let chance = 100.0 * ((1.0 - part) / (clients as f64 * part)).sqrt();
+        let choices: [(&str, Choice<'_>); 3] = [
+            ("names", &|client, servers| subset(client, size, servers)),
+            ("numbers", &|client, servers| numbered(client, size, servers)),
+            ("numbers, Google's", &|client, servers| google(client, size, servers.len())),
+        ];
+        for (name, choice) in choices {
+            let all =
+                |fleet: &[Endpoint]| -> Vec<_> { (0..clients).map(|client| choice(client, fleet)).collect() };
+            let fleet = servers(count);
+            let before = all(&fleet);
+            let (most, deviation) = unevenness(&before, fleet.len());
+            let moves = (0..3).map(|third| {
+                let mut fewer = fleet.clone();
+                let left = third * fleet.len() / 3;
+                fewer.remove(left);
+                moved(&before, &all(&fewer), left)
+            });
+            let moves = moves.sum::<usize>() as f64 / 3.0;
+            writeln!(
+                text,
+                "| {clients} | {count} | {size} | {name} | {most:.2} | {:.1} % ({chance:.1} %) | {:.2} |",
+                100.0 * deviation,
+                moves / clients as f64
+            )?;
+        }
     }
     Ok(())
 }

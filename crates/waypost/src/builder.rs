@@ -1,5 +1,6 @@
 //! How a [`Waypost`] is told where etcd is and how instances are written there.
 
+use waypost_channel::balance::ClientNumber;
 use waypost_discovery::DiscoveryOptions;
 use waypost_etcd::{Client, ClientOptions, TlsOptions};
 use waypost_model::{layout, parse_layouts};
@@ -19,6 +20,7 @@ pub struct Builder {
     prefix: Option<String>,
     follow_configs: bool,
     zone: Option<String>,
+    client_number: Option<ClientNumber>,
     client: Vec<Box<dyn FnOnce(ClientOptions) -> ClientOptions + Send>>,
     registry: Vec<Box<dyn FnOnce(RegistryOptions) -> RegistryOptions + Send>>,
     discovery: Vec<Box<dyn FnOnce(DiscoveryOptions) -> DiscoveryOptions + Send>>,
@@ -86,6 +88,15 @@ impl Builder {
         self
     }
 
+    /// The number of this process among the clients of its kind, by which its channels choose their subsets
+    /// ([`ChannelBuilder::client_number`](waypost_channel::ChannelBuilder::client_number)). Without effect on channels that connect to all
+    /// endpoints, as they do unless [`ChannelBuilder::subset`](waypost_channel::ChannelBuilder::subset) is asked for. Default: what the
+    /// environment variable `WAYPOST_CLIENT_NUMBER` says, if it says anything: `7`, or with the name of the group `frontend-7`.
+    pub fn client_number(mut self, client: impl Into<ClientNumber>) -> Self {
+        self.client_number = Some(client.into());
+        self
+    }
+
     /// Changes options of the client to etcd: timeouts, keepalive, limits.
     pub fn client(mut self, change: impl FnOnce(ClientOptions) -> ClientOptions + Send + 'static) -> Self {
         self.client.push(Box::new(change));
@@ -136,6 +147,9 @@ impl Builder {
         if let Some(zone) = &self.zone {
             waypost = waypost.with_zone(zone);
         }
+        if let Some(client) = self.client_number {
+            waypost = waypost.with_client_number(client);
+        }
         Ok(if self.follow_configs { waypost.follow_service_configs() } else { waypost })
     }
 }
@@ -149,6 +163,7 @@ impl std::fmt::Debug for Builder {
             .field("prefix", &self.prefix)
             .field("follow_configs", &self.follow_configs)
             .field("zone", &self.zone)
+            .field("client_number", &self.client_number)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use waypost_channel::balance::InvalidClientNumber;
 use waypost_model::{InvalidEndpoint, InvalidName, UnknownLayout};
 use waypost_registry::RegisterError;
 
@@ -20,6 +21,9 @@ pub enum Error {
         /// Why.
         source: InvalidName,
     },
+    /// The environment variable `WAYPOST_CLIENT_NUMBER` has no client's number.
+    #[error("WAYPOST_CLIENT_NUMBER cannot be used")]
+    ClientNumber(#[source] InvalidClientNumber),
     /// There is no layout of that name.
     #[error(transparent)]
     Layout(#[from] UnknownLayout),

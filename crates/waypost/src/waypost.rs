@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tonic::server::NamedService;
+use waypost_channel::balance::{ClientNumber, InvalidClientNumber};
 use waypost_channel::{Channel, ChannelBuilder};
 use waypost_discovery::{Discovery, DiscoveryOptions, Subscription};
 use waypost_etcd::Client;
@@ -36,6 +37,8 @@ pub struct Waypost {
     follow_configs: bool,
     /// Not empty.
     zone: Option<Arc<str>>,
+    /// What is wrong with it is said where it is needed.
+    client_number: Option<Result<ClientNumber, InvalidClientNumber>>,
 }
 
 #[derive(Debug)]
@@ -69,11 +72,14 @@ impl Waypost {
     }
 
     /// Made of its parts, which are otherwise made by [`builder`](Self::builder). In the zone that the environment variable
-    /// `WAYPOST_ZONE` names, if it does.
+    /// `WAYPOST_ZONE` names, if it does, and with the number of `WAYPOST_CLIENT_NUMBER`, if it says one.
     pub fn new(client: Client, registry: RegistryOptions, discovery: DiscoveryOptions) -> Self {
         Self {
             follow_configs: false,
             zone: zone_of(|name| std::env::var(name).ok()),
+            client_number: client_number_of(|name| {
+                Some(std::env::var_os(name)?.to_string_lossy().into_owned())
+            }),
             shared: Arc::new(Shared {
                 registry: Registry::new(client.clone(), registry.clone()),
                 registry_options: registry,
@@ -98,6 +104,12 @@ impl Waypost {
     /// The zone that this process is in, if it is known.
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
+    }
+
+    /// With another number than that of the environment, as [`Builder::client_number`] says.
+    pub fn with_client_number(mut self, client: impl Into<ClientNumber>) -> Self {
+        self.client_number = Some(Ok(client.into()));
+        self
     }
 
     /// The client to etcd.
@@ -160,6 +172,9 @@ impl Waypost {
         if let Some(zone) = &self.zone {
             builder = builder.zone(Arc::clone(zone));
         }
+        if let Some(client) = &self.client_number {
+            builder = builder.client_number(client.clone().map_err(Error::ClientNumber)?);
+        }
         if !self.follow_configs {
             return Ok(builder);
         }
@@ -195,6 +210,13 @@ fn zone_of(lookup: impl Fn(&str) -> Option<String>) -> Option<Arc<str>> {
     lookup("WAYPOST_ZONE").filter(|zone| !zone.is_empty()).map(Arc::from)
 }
 
+/// The same.
+fn client_number_of(
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Option<Result<ClientNumber, InvalidClientNumber>> {
+    lookup("WAYPOST_CLIENT_NUMBER").filter(|text| !text.is_empty()).map(|text| text.parse())
+}
+
 pub(crate) fn service_name(name: impl AsRef<str>) -> Result<ServiceName, Error> {
     let name = name.as_ref();
     ServiceName::new(name).map_err(|source| Error::Name { name: name.to_owned(), source })
@@ -214,6 +236,14 @@ mod tests {
         };
         assert_eq!(zone(Some("eu-1")).as_deref(), Some("eu-1"));
         assert_eq!((zone(Some("")), zone(None)), (None, None));
+    }
+
+    #[test]
+    fn the_clients_number_is_the_environments_unless_it_is_empty() {
+        let number = |value: &str| client_number_of(|_| Some(value.to_owned()));
+        assert_eq!(number("web-3"), Some(Ok(ClientNumber::new("web", 3))));
+        assert!(number("web").is_some_and(|read| read.is_err()));
+        assert_eq!((number(""), client_number_of(|_| None)), (None, None));
     }
 
     #[test]

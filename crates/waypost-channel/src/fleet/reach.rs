@@ -2,8 +2,8 @@
 //! calls want.
 
 use super::link::{Link, Phase, Usage};
+use super::order::beyond;
 use super::{Action, ConnectionId, Fleet, Leaving, LinkPhase};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{EndpointState, Subset};
@@ -58,13 +58,12 @@ impl Fleet {
         owner: InstanceKey,
         now: Instant,
     ) {
-        let rank = self.settings.reach.subset.as_ref().map(|subset| subset.rank(endpoint));
+        let rank = self.order.as_mut().map(|order| order.insert(endpoint));
         let link = Link::new(Arc::new(state), owner, rank.unwrap_or_default(), now);
         self.census.add(endpoint.clone(), &link);
         self.links.insert(endpoint.clone(), link);
-        match rank {
-            Some(rank) => drop(self.order.insert((rank, endpoint.clone()))),
-            None => self.enter(endpoint),
+        if rank.is_none() {
+            self.enter(endpoint);
         }
     }
 
@@ -72,21 +71,22 @@ impl Fleet {
     pub(super) fn drop_link(&mut self, endpoint: &Endpoint, now: Instant) {
         self.leave(endpoint, now);
         if let Some(link) = self.links.remove(endpoint) {
-            self.order.remove(&(link.rank, endpoint.clone()));
+            if let Some(order) = &mut self.order {
+                order.remove(&(link.rank, endpoint.clone()));
+            }
             self.census.remove(endpoint, &link);
         }
     }
 
-    /// Which links are within: the shortest part of the order that has as many sound ones as are asked for. A connection beyond
-    /// it is kept until enough others are ready.
+    /// Which links are within: the shortest part of the order, from the client's start on, that has as many sound ones as are asked
+    /// for. A connection beyond it is kept until enough others are ready.
     pub(super) fn choose(&mut self, now: Instant) {
-        let Some(size) = self.settings.reach.subset.as_ref().map(|subset| subset.size().get()) else {
-            return;
-        };
+        let Some(order) = &self.order else { return };
+        let size = order.subset().size().get();
         let mut sound = 0;
         let mut last = None;
         let mut new = Vec::new();
-        for place in &self.order {
+        for place in order.round() {
             if sound == size {
                 break;
             }
@@ -97,11 +97,13 @@ impl Fleet {
                 new.push(place.1.clone());
             }
         }
+        let beyond: Vec<_> = match (order.start(), last) {
+            (Some(start), Some(last)) => beyond(&self.within, start, &last).cloned().collect(),
+            _ => Vec::new(),
+        };
         for endpoint in new {
             self.enter(&endpoint);
         }
-        let beyond = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let beyond: Vec<_> = self.within.range((beyond, Bound::Unbounded)).rev().cloned().collect();
         for (_, endpoint) in beyond {
             let needed = self.links.get(&endpoint).is_some_and(Link::is_ready)
                 && self.census.count(LinkPhase::Ready) <= size;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fleet::link::Phase;
 use std::num::NonZeroUsize;
-use waypost_balance::Subset;
+use waypost_balance::{ClientNumber, Subset};
 
 fn subset(size: usize) -> Reach {
     let subset = Subset::new("client 1", NonZeroUsize::new(size).unwrap());
@@ -23,9 +23,15 @@ fn bench(reach: Reach, count: u16) -> Bench {
     bench
 }
 
-/// The ports in the order in which the client of [`subset`] connects.
+/// Client 5 of its group, which begins at five eighths of the order.
+fn numbered(size: usize) -> Reach {
+    let subset = Subset::numbered(&ClientNumber::new("clients", 5), NonZeroUsize::new(size).unwrap());
+    Reach { subset: Some(subset), lazy: None, most: None, attempts: usize::MAX }
+}
+
+/// The ports in the order in which the client connects, from its start on.
 fn order(bench: &Bench) -> Vec<u16> {
-    bench.fleet.order.iter().map(|(_, endpoint)| endpoint.port).collect()
+    bench.fleet.order.iter().flat_map(Order::round).map(|(_, endpoint)| endpoint.port).collect()
 }
 
 fn sorted(ports: &[u16]) -> Vec<u16> {
@@ -78,6 +84,64 @@ fn whoever_comes_first_takes_the_place_of_the_last_once_it_is_ready() {
         bench.connected(pair[1]);
         assert_eq!(bench.ready(), [pair[1]]);
     }
+}
+
+/// Five eighths of ten is six, and six of them do not fit behind it: they go on at the beginning of the order.
+#[test]
+fn a_numbered_client_goes_round_the_end_of_the_order() {
+    let mut bench = bench(numbered(6), 10);
+    let order = order(&bench);
+    let by_rank: Vec<u16> = {
+        let rank = |port: &u16| numbered(1).subset.unwrap().rank(&endpoint(*port));
+        let mut ports: Vec<u16> = (1..=10).collect();
+        ports.sort_by_key(rank);
+        ports
+    };
+    assert_eq!((&order[..4], &order[4..]), (&by_rank[6..], &by_rank[..6]));
+    assert_eq!(bench.connecting(), sorted(&order[..6]));
+    for port in &order[..6] {
+        bench.connected(*port);
+    }
+    // One beyond the end of the order is stood in for by the next, until it is there again.
+    bench.pass(STABLE);
+    bench.closed(order[5]);
+    bench.failed(order[5]);
+    assert_eq!(bench.connecting(), [order[6]]);
+    bench.connected(order[6]);
+    assert_eq!(bench.ready(), sorted(&[&order[..5], &order[6..7]].concat()));
+    bench.pass(Duration::from_secs(10));
+    bench.connected(order[5]);
+    assert_eq!((bench.ready(), bench.connecting()), (sorted(&order[..6]), vec![]));
+}
+
+/// A join moves the start by a place at most: one connection is made, and only then another is given up.
+#[test]
+fn a_numbered_client_moves_at_most_one_connection_with_each_change_and_makes_before_it_breaks() {
+    let mut bench = bench(numbered(4), 20);
+    for port in bench.connecting() {
+        bench.connected(port);
+    }
+    let mut moved = 0;
+    for (port, comes) in (21..=60).map(|port| (port, true)).chain((1..=50).map(|port| (port, false))) {
+        let before = bench.ready();
+        if comes {
+            bench.up(&port.to_string(), port);
+        } else {
+            bench.publish(&port.to_string(), None);
+        }
+        let lost = usize::from(!comes && before.contains(&port));
+        let connecting = bench.connecting();
+        assert!(connecting.len() <= 1 + lost, "{connecting:?}");
+        assert_eq!(bench.ready().len(), 4 - lost, "whoever is to go stays until another is ready");
+        moved += connecting.len();
+        for port in connecting {
+            bench.connected(port);
+        }
+        assert_eq!(bench.ready(), sorted(&order(&bench)[..4]));
+        bench.check_books();
+    }
+    // A third of 90 changes would move the start, and four of each fleet's endpoints in turn are the client's own.
+    assert!((20..=60).contains(&moved), "{moved}");
 }
 
 #[test]
@@ -159,7 +223,7 @@ fn a_change_of_a_large_fleet_costs_what_it_changes() {
         bench
     };
     let everything = Reach { subset: None, lazy: None, most: None, attempts: usize::MAX };
-    for reach in [everything, subset(20)] {
+    for reach in [everything, subset(20), numbered(20)] {
         let mut bench = all(reach);
         bench.fleet.take_stirred();
         let first = bench.ready()[0];
@@ -181,9 +245,9 @@ fn a_change_of_a_large_fleet_costs_what_it_changes() {
 
 fn any_reach() -> impl Strategy<Value = Reach> {
     let size = prop::option::of(1_usize..4);
-    (size, any::<bool>(), prop::option::of(1_usize..4), 1_usize..4).prop_map(
-        |(size, is_lazy, most, attempts)| Reach {
-            subset: size.and_then(|size| subset(size).subset),
+    (size, any::<bool>(), any::<bool>(), prop::option::of(1_usize..4), 1_usize..4).prop_map(
+        |(size, is_numbered, is_lazy, most, attempts)| Reach {
+            subset: size.and_then(|size| if is_numbered { numbered(size) } else { subset(size) }.subset),
             lazy: is_lazy.then_some(Duration::from_secs(5)),
             most: most.filter(|_| is_lazy),
             attempts,
