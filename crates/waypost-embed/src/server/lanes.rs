@@ -15,6 +15,7 @@ use tokio::runtime::{self, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::engine::Mail;
+use super::idle::Idler;
 use super::vigil::{Vigil, Watchmen};
 
 /// The threads that serve connections. They end when this is dropped, and with them what they have not finished.
@@ -90,7 +91,11 @@ impl Lane {
             vigil: Arc::clone(&vigil),
             connections: Arc::default(),
         };
+        let idler = idler(number, &vigil);
         let serve = move || {
+            if let Some(idler) = idler {
+                idler.idle_here();
+            }
             let mail = Arc::new(Mail::default());
             mail.settle_here();
             runtime.block_on(async {
@@ -107,6 +112,14 @@ impl Lane {
             thread::Builder::new().name(format!("waypost-lane-{number}")).spawn(serve)?;
         Ok(lane)
     }
+}
+
+/// The thread that idles for a lane, where there may be one.
+fn idler(number: usize, vigil: &Arc<Vigil>) -> Option<Arc<Idler>> {
+    let idler = vigil.is_allowed().then(|| Idler::start(number, Arc::clone(vigil)))?;
+    let without =
+        |error: &io::Error| tracing::debug!(%error, "processors halt while lanes wait for the disk");
+    idler.inspect_err(without).ok().map(Arc::new)
 }
 
 // === impl Seat ===

@@ -24,6 +24,8 @@ mod error;
 mod front;
 mod gateway;
 mod hash;
+#[cfg_attr(not(target_os = "linux"), path = "idle_not.rs")]
+mod idle;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod inside;
 mod lanes;

@@ -23,6 +23,16 @@ pub(super) struct Watchmen {
     most: usize,
 }
 
+/// A place among those who stay awake.
+#[derive(Debug)]
+struct Place<'a>(&'a Watchmen);
+
+/// Leave to keep a processor awake while the thread that is at work there waits.
+#[derive(Debug)]
+pub(super) struct StandIn<'a> {
+    _place: Option<Place<'a>>,
+}
+
 /// The vigil of one thread. All but the thread itself only look at it.
 #[derive(Debug)]
 pub(super) struct Vigil {
@@ -34,11 +44,13 @@ pub(super) struct Vigil {
     patience: AtomicU64,
     /// Whether it has been found for this pause already that there is no vigil, or it is over.
     resigned: AtomicBool,
+    /// Whether the thread has a place among those who stay awake.
+    awake: AtomicBool,
     wake: Notify,
 }
 
 /// The longest vigil, as KVM's for a processor that halts.
-const LONGEST: Duration = Duration::from_micros(200);
+pub(super) const LONGEST: Duration = Duration::from_micros(200);
 /// The shortest one that is worth it.
 const SHORTEST: Duration = Duration::from_micros(10);
 
@@ -66,16 +78,16 @@ impl Watchmen {
         Self { awake: Arc::default(), most: processors / 2 }
     }
 
-    fn enter(&self) -> bool {
+    fn enter(&self) -> Option<Place<'_>> {
         let before = self.awake.fetch_add(1, Ordering::Relaxed);
-        if before >= self.most {
-            self.leave();
-        }
-        before < self.most
+        let place = Place(self);
+        (before < self.most).then_some(place)
     }
+}
 
-    fn leave(&self) {
-        self.awake.fetch_sub(1, Ordering::Relaxed);
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.awake.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -89,12 +101,23 @@ impl Vigil {
             idle_since: AtomicU64::new(0),
             patience: AtomicU64::new(0),
             resigned: AtomicBool::new(false),
+            awake: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn be_patient(&self) {
+        self.patience.store(u64::try_from(LONGEST.as_nanos()).unwrap(), Ordering::Relaxed);
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Whether there is ever a vigil.
+    pub(super) fn is_allowed(&self) -> bool {
+        self.watchmen.most > 0
     }
 
     /// The thread has got something from a client.
@@ -115,19 +138,27 @@ impl Vigil {
             self.idle_since.store(self.now(), Ordering::Relaxed);
             self.resigned.store(false, Ordering::Relaxed);
         }
-        let may = self.watchmen.most > 0 && self.patience.load(Ordering::Relaxed) > 0;
+        let may = self.is_allowed() && self.patience.load(Ordering::Relaxed) > 0;
         if may && !self.resigned.swap(true, Ordering::Relaxed) {
             self.wake.notify_one();
         }
+    }
+
+    /// The thread is about to wait for something that is not a client, and for a short time. Says, if its clients are such that it
+    /// would be awake, that its processor is to be; until this is dropped.
+    pub(super) fn stand_in(&self) -> Option<StandIn<'_>> {
+        let patient = self.patience.load(Ordering::Relaxed) > 0;
+        // Its own place, if it has not been left yet, will do.
+        let place = if self.awake.load(Ordering::Relaxed) { None } else { Some(self.watchmen.enter()?) };
+        patient.then_some(StandIn { _place: place })
     }
 
     /// Keeps the thread awake whenever it should be.
     pub(super) async fn keep(&self) {
         loop {
             self.wake.notified().await;
-            if !self.watchmen.enter() {
-                continue;
-            }
+            let Some(_place) = self.watchmen.enter() else { continue };
+            self.awake.store(true, Ordering::Relaxed);
             loop {
                 let since = self.idle_since.load(Ordering::Relaxed);
                 let over = since.saturating_add(self.patience.load(Ordering::Relaxed));
@@ -137,7 +168,7 @@ impl Vigil {
                 // The runtime looks for what has come, without waiting for it.
                 tokio::task::yield_now().await;
             }
-            self.watchmen.leave();
+            self.awake.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -162,11 +193,26 @@ mod tests {
     #[test]
     fn no_more_than_half_of_the_processors_are_kept_awake() {
         let watchmen = Watchmen::of(4);
-        assert!(watchmen.enter());
-        assert!(watchmen.enter());
-        assert!(!watchmen.enter());
-        watchmen.leave();
-        assert!(watchmen.enter());
-        assert!(!Watchmen::of(1).enter());
+        let first = watchmen.enter();
+        let second = watchmen.enter();
+        assert!(first.is_some() && second.is_some() && watchmen.enter().is_none());
+        drop(first);
+        assert!(watchmen.enter().is_some());
+        assert!(Watchmen::of(1).enter().is_none());
+    }
+
+    #[test]
+    fn only_who_is_patient_has_a_stand_in_and_only_where_there_is_a_place() {
+        let watchmen = Watchmen::of(2);
+        let vigil = Vigil::new(&watchmen);
+        assert!(vigil.stand_in().is_none());
+        vigil.be_patient();
+        let place = watchmen.enter();
+        assert!(vigil.stand_in().is_none());
+        drop(place);
+        let stand_in = vigil.stand_in();
+        assert!(stand_in.is_some() && watchmen.enter().is_none());
+        drop(stand_in);
+        assert!(watchmen.enter().is_some());
     }
 }

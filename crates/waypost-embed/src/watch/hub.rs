@@ -174,6 +174,7 @@ impl Hub {
         if let State::Behind { next } = state {
             stream.behind.insert((next, id));
         }
+        stream.tells_progress |= request.progress_notify;
         stream.watches.insert(id, Watch { span, wants, start, serial, state, notify });
         Some(id)
     }
@@ -201,8 +202,8 @@ impl Hub {
                 continue;
             }
             let parts = self.build(&hit, revision, events, history);
-            for member in hit.members {
-                self.tell(member, revision, &parts);
+            for members in hit.members.chunk_by(|one, other| one.stream == other.stream) {
+                self.tell(members, revision, &parts);
             }
         }
     }
@@ -310,18 +311,24 @@ impl Hub {
         }
     }
 
-    /// Queues what a watch in step is to be told of a revision; leaves the watch behind if the queue is full.
-    fn tell(&mut self, member: Member, revision: i64, parts: &[Arc<Events>]) {
-        let Member { stream, watch_id, .. } = member;
+    /// Queues what watches in step, all of one stream, are to be told of a revision; leaves those behind for which the queue has no room.
+    fn tell(&mut self, members: &[Member], revision: i64, parts: &[Arc<Events>]) {
+        let Some(&Member { stream, .. }) = members.first() else { return };
         let Some(state) = self.streams.get_mut(&stream) else { return };
         let bytes = parts.iter().map(|part| part.encoded_len()).sum();
-        if !parts.is_empty() && state.has_room(parts.len(), bytes, &self.options) {
-            self.push_parts(stream, watch_id, revision, parts);
-        } else if let Some(watch) = state.watches.get_mut(&watch_id) {
-            watch.state = State::Behind { next: revision };
-            self.index.remove(&watch.span, watch.wants, stream, watch_id);
-            state.behind.insert((revision, watch_id));
-            if parts.is_empty() {
+        for &Member { watch_id, .. } in members {
+            let wake = if !parts.is_empty() && state.has_room(parts.len(), bytes, &self.options) {
+                state.push_parts(watch_id, revision, parts)
+            } else if let Some(watch) = state.watches.get_mut(&watch_id) {
+                watch.state = State::Behind { next: revision };
+                self.index.remove(&watch.span, watch.wants, stream, watch_id);
+                state.behind.insert((revision, watch_id));
+                // A full queue wakes by itself.
+                parts.is_empty()
+            } else {
+                false
+            };
+            if wake {
                 self.wakeups.push(stream);
             }
         }
@@ -334,9 +341,10 @@ impl Hub {
         revision: i64,
         parts: &[Arc<Events>],
     ) {
-        for (rest, part) in (0..parts.len()).rev().zip(parts) {
-            let body = Body::Events { events: Arc::clone(part), more: rest != 0 };
-            self.push(stream, Response { watch_id, revision, body });
+        if let Some(state) = self.streams.get_mut(&stream)
+            && state.push_parts(watch_id, revision, parts)
+        {
+            self.wakeups.push(stream);
         }
     }
 }

@@ -74,7 +74,7 @@ use waypost_proto::mvccpb::{Event, KeyValue};
 
 pub use catch_up::CatchUp;
 pub use hub::{Counts, Hub, HubOptions};
-pub use response::{Body, Events, NO_WATCH, Response};
+pub use response::{Body, Events, Head, NO_WATCH, Response};
 pub use span::{EmptySpan, Span};
 
 /// A watch stream of a hub.

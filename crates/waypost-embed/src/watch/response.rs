@@ -56,8 +56,19 @@ pub struct Events {
     encoded: OnceLock<Bytes>,
 }
 
+/// The header of answers, which is encoded once for all that have the same revision.
+#[derive(Debug)]
+pub struct Head {
+    header: ResponseHeader,
+    /// The field, tag and length included.
+    encoded: Vec<u8>,
+}
+
 /// Flag and length that gRPC puts before each message.
 const FRAME_PREFIX: usize = 5;
+
+/// `header` in `WatchResponse`: the lowest number, so it comes first.
+const HEADER_FIELD: u32 = 1;
 
 /// `events` in `WatchResponse`: the highest number, so it comes last.
 const EVENTS_FIELD: u32 = 11;
@@ -70,7 +81,8 @@ const OVERHEAD: usize = 64;
 impl Response {
     /// The message. The header's revision is set here, the rest of it is taken over.
     pub fn to_proto(&self, header: &ResponseHeader) -> WatchResponse {
-        let mut message = self.without_events(header);
+        let mut message = self.between();
+        message.header = Some(ResponseHeader { revision: self.revision, ..*header });
         if let Body::Events { events, .. } = &self.body {
             message.events.clone_from(&events.list);
         }
@@ -93,23 +105,25 @@ impl Response {
     /// ```
     pub fn encode(&self, header: &ResponseHeader) -> Bytes {
         let mut buffer = BytesMut::new();
-        self.frame(header, &mut buffer);
+        self.frame(&mut Head::new(*header), &mut buffer);
         buffer.split_off(FRAME_PREFIX).freeze()
     }
 
     /// Appends the encoded message as gRPC frames it: not compressed, and its length before it.
-    pub fn frame(&self, header: &ResponseHeader, buffer: &mut BytesMut) {
-        let start = self.without_events(header);
+    pub fn frame(&self, head: &mut Head, buffer: &mut BytesMut) {
+        let head = head.at(self.revision);
+        let between = self.between();
         let events = match &self.body {
             Body::Events { events, .. } => events.encoded(),
             _ => &Bytes::new(),
         };
-        let length = start.encoded_len() + events.len();
+        let length = head.len() + between.encoded_len() + events.len();
         buffer.reserve(FRAME_PREFIX + length);
         buffer.put_u8(0);
         // A message of 4 GiB is out of reach: what is queued for a stream is less, and one transaction is, too.
         buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-        start.encode_raw(buffer);
+        buffer.put_slice(head);
+        between.encode_raw(buffer);
         buffer.put_slice(events);
     }
 
@@ -123,12 +137,9 @@ impl Response {
             }
     }
 
-    fn without_events(&self, header: &ResponseHeader) -> WatchResponse {
-        let mut message = WatchResponse {
-            header: Some(ResponseHeader { revision: self.revision, ..*header }),
-            watch_id: self.watch_id,
-            ..WatchResponse::default()
-        };
+    /// The message without header and events.
+    fn between(&self) -> WatchResponse {
+        let mut message = WatchResponse { watch_id: self.watch_id, ..WatchResponse::default() };
         match &self.body {
             Body::Created => message.created = true,
             Body::Refused(reason) => {
@@ -145,6 +156,24 @@ impl Response {
             Body::Events { more, .. } => message.fragment = *more,
         }
         message
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    /// Of a server that answers so. The revision is that of each answer.
+    pub fn new(header: ResponseHeader) -> Self {
+        Self { header, encoded: Vec::new() }
+    }
+
+    fn at(&mut self, revision: i64) -> &[u8] {
+        if self.encoded.is_empty() || self.header.revision != revision {
+            self.header.revision = revision;
+            self.encoded.clear();
+            prost::encoding::message::encode(HEADER_FIELD, &self.header, &mut self.encoded);
+        }
+        &self.encoded
     }
 }
 

@@ -1,15 +1,18 @@
 //! One watch stream: its watches, and the queue of what it has not been sent yet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::hub::HubOptions;
 use super::index::Wants;
-use super::response::{Body, Response};
+use super::response::{Body, Events, Response};
 use super::span::Span;
 
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) watches: BTreeMap<i64, Watch>,
+    /// Whether any of its watches, of now or before, is to be told of progress.
+    pub(super) tells_progress: bool,
     /// Watches that are behind: the first revision that each has not got, and its id.
     pub(super) behind: BTreeSet<(i64, i64)>,
     /// Ids of watches that a compaction ended. As in etcd an id stays taken until the client cancels the watch too.
@@ -53,12 +56,16 @@ pub(super) enum Notify {
     Busy,
 }
 
+/// Answers at most for which a queue keeps room when it has been taken.
+const KEPT: usize = 128;
+
 // === impl Stream ===
 
 impl Stream {
     pub(super) fn new(tick_at: u64) -> Self {
         Self {
             watches: BTreeMap::new(),
+            tells_progress: false,
             behind: BTreeSet::new(),
             ended: BTreeSet::new(),
             tick_at,
@@ -99,7 +106,8 @@ impl Stream {
 
     /// Queues an answer; `true` if it is the first, so that the stream must be woken.
     pub(super) fn push(&mut self, response: Response) -> bool {
-        if let Body::Events { .. } = response.body
+        if self.tells_progress
+            && let Body::Events { .. } = response.body
             && let Some(watch) = self.watches.get_mut(&response.watch_id)
             && watch.notify == Notify::Idle
         {
@@ -110,9 +118,19 @@ impl Stream {
         self.queue.len() == 1
     }
 
+    /// Queues events for a watch; `true` likewise.
+    pub(super) fn push_parts(&mut self, watch_id: i64, revision: i64, parts: &[Arc<Events>]) -> bool {
+        (0..parts.len()).rev().zip(parts).fold(false, |first, (rest, part)| {
+            let body = Body::Events { events: Arc::clone(part), more: rest != 0 };
+            self.push(Response { watch_id, revision, body }) || first
+        })
+    }
+
     pub(super) fn take(&mut self) -> Vec<Response> {
         self.queued_bytes = 0;
-        std::mem::take(&mut self.queue).into()
+        // What comes next is probably as much.
+        let next = VecDeque::with_capacity(self.queue.len().min(KEPT));
+        std::mem::replace(&mut self.queue, next).into()
     }
 
     pub(super) fn queued(&self) -> usize {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{JoinHandle, Thread};
 use std::{io, thread};
 
+use super::super::idle;
 use super::writer::{Next, Writer};
 use super::{Job, Shared, lock, write};
 
@@ -68,7 +69,7 @@ impl Unannounced<'_> {
         let Some(mut writer) = place.take() else { return };
         if writer.is_quick(shared) {
             let began = shared.now();
-            writer.step(shared);
+            idle::awake(|| writer.step(shared));
             let stalled = shared.now().saturating_sub(began);
             if stalled > STALL_MS {
                 // Renewals of leases may have come, and were not read.

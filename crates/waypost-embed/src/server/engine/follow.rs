@@ -1,11 +1,12 @@
 //! One watch stream, from the side of the task that sends what it is told.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::vec;
 
 use tokio::sync::Notify;
 use waypost_proto::etcdserverpb::WatchCreateRequest;
 
+use super::mail::Sleeper;
 use super::{Engine, lock, read};
 use crate::error::Refusal;
 use crate::mvcc::Past;
@@ -16,7 +17,7 @@ pub(in crate::server) struct Follow {
     engine: Engine,
     stream: StreamId,
     waker: Arc<Notify>,
-    taken: VecDeque<Response>,
+    taken: vec::IntoIter<Response>,
 }
 
 // === impl Follow ===
@@ -27,11 +28,11 @@ impl Follow {
         let stream = {
             let mut watches = lock(&engine.shared.watches);
             let stream = watches.hub.open(engine.shared.now());
-            watches.wakers.insert(stream, Arc::clone(&waker));
+            watches.sleepers.insert(stream, Sleeper::here(&waker));
             stream
         };
         engine.shared.opened.notify_one();
-        Self { engine: engine.clone(), stream, waker, taken: VecDeque::new() }
+        Self { engine: engine.clone(), stream, waker, taken: Vec::new().into_iter() }
     }
 
     pub(in crate::server) fn create(&self, request: &WatchCreateRequest, permission: Result<(), Refusal>) {
@@ -55,7 +56,19 @@ impl Follow {
 
     /// The next answer of those that are [ready](Self::ready).
     pub(in crate::server) fn take(&mut self) -> Option<Response> {
-        self.taken.pop_front()
+        self.taken.next()
+    }
+
+    /// The size of the answers that are ready, in bytes and rounded up, or of as many as have this size.
+    pub(in crate::server) fn size(&self, enough: usize) -> usize {
+        self.taken
+            .as_slice()
+            .iter()
+            .try_fold(0, |sum, response| match sum + response.size() {
+                sum if sum < enough => Ok(sum),
+                sum => Err(sum),
+            })
+            .unwrap_or_else(|size| size)
     }
 
     /// The next answer. Cancel safe.
@@ -71,11 +84,11 @@ impl Follow {
     /// Waits until there is an answer to [take](Self::take). Cancel safe.
     pub(in crate::server) async fn ready(&mut self) -> Result<(), Refusal> {
         loop {
-            if !self.taken.is_empty() {
+            if !self.taken.as_slice().is_empty() {
                 return Ok(());
             }
-            self.taken.extend(self.engine.shared.with_hub(|hub| hub.take(self.stream)));
-            if !self.taken.is_empty() {
+            self.taken = self.engine.shared.with_hub(|hub| hub.take(self.stream)).into_iter();
+            if !self.taken.as_slice().is_empty() {
                 continue;
             }
             let Some(mut step) = self.engine.shared.with_hub(|hub| hub.plan(self.stream)) else {
@@ -99,6 +112,6 @@ impl Drop for Follow {
     fn drop(&mut self) {
         let mut watches = lock(&self.engine.shared.watches);
         watches.hub.close(self.stream);
-        watches.wakers.remove(&self.stream);
+        watches.sleepers.remove(&self.stream);
     }
 }

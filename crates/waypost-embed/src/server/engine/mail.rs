@@ -1,7 +1,7 @@
-//! Answers on their way from whoever writes to the lanes that asked.
+//! What goes from whoever writes to the lanes: answers to those who asked, and that there is something for a watch.
 //!
 //! To tell a task on another thread costs a system call, and that thread would begin with the first answer while the others
-//! are on their way, and write each to its connection by itself. So the answers of a batch go to each lane together.
+//! are on their way, and write each to its connection by itself. So the answers of a batch go to each lane together, and so do wake-ups.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
@@ -28,9 +28,16 @@ pub(in crate::server) struct Mail {
     arrived: Notify,
 }
 
-struct Letter {
-    tell: Tell,
-    verdict: Result<(), Refusal>,
+enum Letter {
+    Answer { tell: Tell, verdict: Result<(), Refusal> },
+    Wake(Arc<Notify>),
+}
+
+/// A task that waits for what is to be said on its watch stream.
+pub(in crate::server) struct Sleeper {
+    waker: Arc<Notify>,
+    /// Of the lane where it is, if it is in one.
+    mail: Option<Arc<Mail>>,
 }
 
 thread_local! {
@@ -56,26 +63,55 @@ impl Mail {
         loop {
             self.arrived.notified().await;
             let letters = std::mem::take(&mut *lock(&self.letters));
-            for Letter { tell, verdict } in letters {
-                tell(verdict);
-            }
+            letters.into_iter().for_each(Letter::open);
         }
+    }
+}
+
+// === impl Letter ===
+
+impl Letter {
+    fn open(self) {
+        match self {
+            Self::Answer { tell, verdict } => tell(verdict),
+            Self::Wake(waker) => waker.notify_one(),
+        }
+    }
+}
+
+// === impl Sleeper ===
+
+impl Sleeper {
+    /// A task of this thread that is woken by this.
+    pub(super) fn here(waker: &Arc<Notify>) -> Self {
+        Self { waker: Arc::clone(waker), mail: Mail::here() }
     }
 }
 
 /// Tells requests what became of them.
 pub(super) fn answer(settles: impl IntoIterator<Item = Settle>, verdict: &Result<(), Refusal>) {
+    let letter = |tell| Letter::Answer { tell, verdict: verdict.clone() };
+    post(settles.into_iter().map(|Settle { tell, mail }| (letter(tell), mail)));
+}
+
+/// Wakes those who wait for something to say.
+pub(super) fn wake<'a>(sleepers: impl IntoIterator<Item = &'a Sleeper>) {
+    post(sleepers.into_iter().map(|Sleeper { waker, mail }| (Letter::Wake(Arc::clone(waker)), mail.clone())));
+}
+
+/// Delivers what is for this lane or for none, and posts the rest.
+fn post(letters: impl Iterator<Item = (Letter, Option<Arc<Mail>>)>) {
     let here = Mail::here();
     let mut sent: Vec<(Arc<Mail>, Vec<Letter>)> = Vec::new();
-    for Settle { tell, mail } in settles {
-        let Some(mail) = mail.filter(|mail| here.as_ref().is_none_or(|here| !Arc::ptr_eq(here, mail))) else {
-            tell(verdict.clone());
+    for (letter, to) in letters {
+        let elsewhere = |to: &Arc<Mail>| here.as_ref().is_none_or(|here| !Arc::ptr_eq(here, to));
+        let Some(to) = to.filter(elsewhere) else {
+            letter.open();
             continue;
         };
-        let letter = Letter { tell, verdict: verdict.clone() };
-        match sent.iter_mut().find(|(to, _)| Arc::ptr_eq(to, &mail)) {
+        match sent.iter_mut().find(|(mail, _)| Arc::ptr_eq(mail, &to)) {
             Some((_, letters)) => letters.push(letter),
-            None => sent.push((mail, vec![letter])),
+            None => sent.push((to, vec![letter])),
         }
     }
     for (mail, letters) in sent {
@@ -105,6 +141,19 @@ mod tests {
             first = told.recv() => assert_eq!(first.unwrap().0, 1),
         }
         assert_eq!(told.try_recv().unwrap().0, 3);
+        let sleeper = std::thread::scope(|scope| {
+            let lane = scope.spawn(|| {
+                mail.settle_here();
+                Sleeper::here(&Arc::default())
+            });
+            lane.join().unwrap()
+        });
+        wake([&sleeper]);
+        assert_eq!(lock(&mail.letters).len(), 1);
+        tokio::select! {
+            () = mail.deliver() => {}
+            () = sleeper.waker.notified() => {}
+        }
         mail.settle_here();
         answer([settle(4, Some(&mail))], &Err(Refusal::Stopped));
         let (number, verdict) = told.try_recv().unwrap();

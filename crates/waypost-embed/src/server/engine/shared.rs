@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
+use super::mail::{self, Sleeper};
 use super::{Alarms, Member};
 use crate::auth::{Auth, Policy};
 use crate::backend::{Backend as _, WriteBatch};
@@ -45,7 +46,7 @@ pub(in crate::server) struct Shared {
 /// The hub, and whom to wake.
 pub(in crate::server) struct Watches {
     pub(in crate::server) hub: Hub,
-    pub(in crate::server) wakers: HashMap<StreamId, Arc<Notify>>,
+    pub(in crate::server) sleepers: HashMap<StreamId, Sleeper>,
 }
 
 // === impl Shared ===
@@ -78,7 +79,7 @@ impl Shared {
             auth: Mutex::new(auth),
             policy: RwLock::new(policy),
             alarms: Mutex::new(alarms),
-            watches: Mutex::new(Watches { hub, wakers: HashMap::new() }),
+            watches: Mutex::new(Watches { hub, sleepers: HashMap::new() }),
             opened: Notify::new(),
             tallies: Arc::default(),
             member,
@@ -105,11 +106,8 @@ impl Shared {
     pub(in crate::server) fn with_hub<A>(&self, act: impl FnOnce(&mut Hub) -> A) -> A {
         let mut watches = lock(&self.watches);
         let outcome = act(&mut watches.hub);
-        for stream in watches.hub.wakeups() {
-            if let Some(waker) = watches.wakers.get(&stream) {
-                waker.notify_one();
-            }
-        }
+        let woken = watches.hub.wakeups();
+        mail::wake(woken.iter().filter_map(|stream| watches.sleepers.get(stream)));
         outcome
     }
 }

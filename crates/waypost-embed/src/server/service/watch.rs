@@ -25,6 +25,7 @@ use super::Service;
 use crate::error::Refusal;
 use crate::server::engine::Follow;
 use crate::server::status;
+use crate::watch::Head;
 
 /// The service, for the routes.
 #[derive(Clone)]
@@ -122,6 +123,7 @@ impl Service {
         sender: mpsc::Sender<Result<Bytes, Status>>,
     ) {
         let mut follow = Follow::open(&self.engine);
+        let mut head = Head::new(self.engine.header_at(0));
         let mut piece = BytesMut::new();
         // A client that has nothing more to ask goes on to be told, as from etcd, until it resets the stream.
         let mut asks = true;
@@ -141,8 +143,9 @@ impl Service {
                 }
                 next = next => match next {
                     Ok(permit) => {
+                        piece.reserve(follow.size(PIECE));
                         while piece.len() < PIECE && let Some(response) = follow.take() {
-                            response.frame(&self.engine.header_at(response.revision), &mut piece);
+                            response.frame(&mut head, &mut piece);
                         }
                         permit.send(Ok(piece.split().freeze()));
                         continue;
