@@ -1,13 +1,15 @@
 //! redb as a store of etcd's buckets: one table a bucket, one transaction a batch.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use redb::{
-    Builder, Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition,
-    TableError, WriteTransaction,
+    Builder, Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Table,
+    TableDefinition, TableError, WriteTransaction,
 };
 
 use crate::backend::{BackendError, Bucket, Operation, Visit, WriteBatch};
@@ -33,6 +35,9 @@ type Entries<'a> = Table<'a, &'static [u8], &'static [u8]>;
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    /// The newest state, once it has been asked for since the last commit. A state keeps pages from being used again, so none is kept across one.
+    latest: RwLock<Option<Arc<State>>>,
+    // After the state, which ends first.
     database: Database,
     fence: Fence,
     path: PathBuf,
@@ -50,6 +55,8 @@ pub(crate) struct Mark {
 /// A state of the database that later commits do not change.
 pub(crate) struct State {
     transaction: ReadTransaction,
+    /// The bucket that nearly all reads are of.
+    keys: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) path: PathBuf,
 }
 
@@ -118,7 +125,7 @@ impl Engine {
         let fence = disk.fence();
         let database = Builder::new().set_cache_size(cache).create_with_backend(disk);
         let database = database.map_err(engine_error("open", &path))?;
-        Ok(Self { database, fence, path })
+        Ok(Self { latest: RwLock::default(), database, fence, path })
     }
 
     /// Ends reading and writing for good, also of the states that were taken of it.
@@ -127,13 +134,39 @@ impl Engine {
     }
 
     pub(crate) fn state(&self) -> Result<State, BackendError> {
-        let transaction = self.database.begin_read().map_err(engine_error("read", &self.path))?;
-        Ok(State { transaction, path: self.path.clone() })
+        let begin = || -> Result<State, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let keys = transaction.open_table(table(Bucket::Key))?;
+            Ok(State { transaction, keys, path: self.path.clone() })
+        };
+        begin().map_err(engine_error("read", &self.path))
+    }
+
+    /// The state after the last commit, shared by all who ask between two. Not to be kept.
+    pub(crate) fn latest(&self) -> Result<Arc<State>, BackendError> {
+        if let Some(state) = &*self.latest.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(state));
+        }
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        // Begun under the lock that a commit takes at its end, so that what is kept after that has the commit.
+        let state = match latest.take() {
+            Some(state) => state,
+            None => Arc::new(self.state()?),
+        };
+        *latest = Some(Arc::clone(&state));
+        Ok(state)
+    }
+
+    fn forget_latest(&self) {
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Writes a batch and where the database then stands, with one sync of the file. The format is that of a mark then.
     pub(crate) fn commit(&self, batch: &WriteBatch, mark: Mark) -> Result<(), BackendError> {
-        self.try_commit(batch, mark).map_err(engine_error("write", &self.path))
+        self.forget_latest();
+        let outcome = self.try_commit(batch, mark);
+        self.forget_latest();
+        outcome.map_err(engine_error("write", &self.path))
     }
 
     fn try_commit(&self, batch: &WriteBatch, mark: Mark) -> Result<(), redb::Error> {
@@ -188,8 +221,11 @@ impl Engine {
 impl State {
     pub(crate) fn get(&self, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, BackendError> {
         let get = || -> Result<Option<Bytes>, redb::Error> {
-            let table = self.transaction.open_table(table(bucket))?;
-            Ok(table.get(key)?.map(|value| Bytes::copy_from_slice(value.value())))
+            let value = match bucket {
+                Bucket::Key => self.keys.get(key)?,
+                _ => self.transaction.open_table(table(bucket))?.get(key)?,
+            };
+            Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
         };
         get().map_err(engine_error("read", &self.path))
     }
@@ -231,6 +267,12 @@ impl State {
     fn recorded(&self, name: &str) -> Result<u64, redb::Error> {
         let record = self.transaction.open_table(RECORD)?;
         Ok(record.get(name)?.map_or(0, |value| value.value()))
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -390,10 +390,10 @@ proptest! {
                 Step::Defragment => store.defragment().unwrap(),
             }
             prop_assert_eq!(content(&store), content(&model));
-        }
-        for key in 0..60 {
-            let key = format!("key-{key:02}");
-            prop_assert_eq!(store.get(Bucket::Key, key.as_bytes()).unwrap(), model.get(Bucket::Key, key.as_bytes()).unwrap());
+            for key in 0..60 {
+                let key = format!("key-{key:02}");
+                prop_assert_eq!(store.get(Bucket::Key, key.as_bytes()).unwrap(), model.get(Bucket::Key, key.as_bytes()).unwrap());
+            }
         }
         let size = store.size().unwrap();
         prop_assert_eq!(size.in_use, (model.size().unwrap().in_use + 12 * 4096).min(size.allocated));

@@ -153,7 +153,7 @@ impl Tiers {
             Err(Arc::clone(engine))
         })?;
         // What was in no overlay then is in the database since before.
-        outcome.or_else(|engine| engine.state()?.get(bucket, key))
+        outcome.or_else(|engine| engine.latest()?.get(bucket, key))
     }
 
     fn with_content<A>(&self, ask: impl FnOnce(&Content, &Arc<Engine>) -> A) -> Result<A, BackendError> {
