@@ -48,8 +48,6 @@ enum Stage {
     Going(Exchange),
     /// The server takes no more calls for now.
     Waiting(Box<Waiting>),
-    /// It has waited until the deadline, at a server that takes so many calls at a time.
-    Late(usize),
     Unsent(Box<Unsent>),
 }
 
@@ -89,10 +87,8 @@ impl Call {
     )]
     pub(crate) fn outcome(&self, mut sent: Sent) -> impl Future<Output = Ended> + Send {
         async move {
-            if let Some(waiting) = sent.waits()
-                && let Some(stage) = Box::pin(self.turn(waiting)).await
-            {
-                sent.stage = stage;
+            if let Stage::Waiting(waiting) = sent.stage {
+                sent.stage = Box::pin(self.turn(waiting)).await;
             }
             let ended = match &mut sent.stage {
                 Stage::Going(exchange) => Some(self.deadline.limit(exchange).await),
@@ -105,14 +101,15 @@ impl Call {
         }
     }
 
-    /// Sends it when it is its turn; `None` if the deadline comes first.
-    async fn turn(&self, waiting: Box<Waiting>) -> Option<Stage> {
-        let entered = self.deadline.limit(waiting.connection.enter()).await.ok()?;
+    /// Sends it when it is its turn. If the deadline comes first it still waits.
+    async fn turn(&self, waiting: Box<Waiting>) -> Stage {
+        let entered = self.deadline.limit(waiting.connection.enter()).await;
+        let Ok(entered) = entered else { return Stage::Waiting(waiting) };
         let Waiting { connection, payload, number } = *waiting;
-        Some(match entered {
+        match entered {
             Ok(place) => self.hand_over(&connection, place, payload, number),
             Err(error) => Stage::Unsent(Box::new(Unsent { error, payload, wrong: false })),
-        })
+        }
     }
 
     /// The response has begun, or will not come.
@@ -134,11 +131,11 @@ impl Call {
                 ControlFlow::Break(failed(under_way, &error, &exchange))
             }
             (Stage::Unsent(unsent), _) => ControlFlow::Break(refused(under_way, *unsent)),
-            (Stage::Late(limit), _) => {
-                let status = out_of_turn(&under_way.context(), limit);
+            (Stage::Waiting(waiting), _) => {
+                let status = out_of_turn(&under_way.context(), waiting.connection.limit());
                 late(under_way, status)
             }
-            (Stage::Going(_) | Stage::Waiting(_), _) => {
+            (Stage::Going(_), _) => {
                 let status = passed(&under_way.context());
                 late(under_way, status)
             }
@@ -152,7 +149,7 @@ impl Call {
         mut under_way: UnderWay,
         replay: Option<&Arc<Replay>>,
     ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
-        let (mut parts, body) = response.into_parts();
+        let (mut parts, mut body) = response.into_parts();
         if let Some(state) = under_way.endpoint() {
             parts.extensions.insert(EndpointInfo {
                 key: state.key(),
@@ -163,6 +160,7 @@ impl Call {
         }
         if let Some(code) = code_of_headers(parts.status, &parts.headers) {
             under_way.ended(code);
+            body.settle();
             return ControlFlow::Break(Ended::Answered(Box::new(Answer::in_headers(parts, code, body))));
         }
         under_way.answered();
@@ -206,20 +204,6 @@ impl Call {
         }
         self.deadline.write(request.headers_mut(), Instant::now);
         request
-    }
-}
-
-// === impl Sent ===
-
-impl Sent {
-    /// Takes what waits for its turn. Unless it is sent, it is late.
-    fn waits(&mut self) -> Option<Box<Waiting>> {
-        let Stage::Waiting(waiting) = &self.stage else { return None };
-        let late = Stage::Late(waiting.connection.limit());
-        match std::mem::replace(&mut self.stage, late) {
-            Stage::Waiting(waiting) => Some(waiting),
-            _ => None,
-        }
     }
 }
 

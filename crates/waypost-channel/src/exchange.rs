@@ -28,8 +28,10 @@ pub(crate) struct Incoming {
     stream: RecvStream,
     /// What follows are trailers.
     all_data: bool,
+    /// Nothing follows. What becomes of the stream then is not the reader's concern.
+    over: bool,
     /// Ends with the response: nobody is left who would want to know what becomes of the rest of the request.
-    _upload: Option<AbortOnDropHandle<()>>,
+    upload: Option<AbortOnDropHandle<()>>,
     /// Until its end has been read.
     in_flight: Option<InFlight>,
 }
@@ -129,7 +131,8 @@ impl Future for Exchange {
         Poll::Ready(Ok(response.map(|stream| Incoming {
             stream,
             all_data: false,
-            _upload: upload,
+            over: false,
+            upload,
             in_flight: Some(in_flight),
         })))
     }
@@ -138,6 +141,20 @@ impl Future for Exchange {
 // === impl Incoming ===
 
 impl Incoming {
+    /// Gives the place back if nothing is to come: the server may have ended the response before it was known which one that was.
+    pub(crate) fn settle(&mut self) {
+        if self.stream.is_end_stream() {
+            self.end();
+        }
+    }
+
+    /// All of it has been read. The place is free, and for the connection too, which counts a call while its request goes on.
+    fn end(&mut self) {
+        self.over = true;
+        self.upload = None;
+        self.in_flight = None;
+    }
+
     /// What is wrong, if anything is: a server that needs no more of the request resets the stream with `NO_ERROR` behind its
     /// response (RFC 9113, 8.1). The next call may have its place.
     fn ended(&mut self, error: h2::Error) -> Option<Severed> {
@@ -157,6 +174,9 @@ impl Body for Incoming {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Severed>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
         if !self.all_data {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -170,7 +190,7 @@ impl Body for Incoming {
         }
         Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => {
-                self.in_flight = None;
+                self.end();
                 trailers.map(|trailers| Ok(Frame::trailers(trailers)))
             }
             Err(error) => self.ended(error).map(Err),
@@ -178,6 +198,6 @@ impl Body for Incoming {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.over || self.stream.is_end_stream()
     }
 }

@@ -43,6 +43,9 @@ struct Guard {
     pace: Arc<Pace>,
 }
 
+/// Dropped when a connection has ended: also where its runtime has, which drops tasks wherever they stand.
+struct End(Arc<Traffic>);
+
 type Driving = Connection<Greeted<LastWords<Transport>>, Chunk>;
 
 /// Per stream, and per connection: a slow reader of one stream must not hold up the seven others that fit.
@@ -106,11 +109,11 @@ impl Http2Dialer {
             pace: self.pace,
         };
         let (told, ended) = oneshot::channel();
-        let (left, waiting) = (traffic.left.clone(), Arc::clone(&traffic));
+        let (left, end) = (traffic.left.clone(), End(Arc::clone(&traffic)));
         tokio::spawn(async move {
+            let _end = end;
             // Nobody asks any more: the connection has taken leave, and its last calls are over.
             let _ = told.send(guard.stand().await);
-            waiting.close();
         });
         let closed = async move {
             tokio::select! {
@@ -171,6 +174,14 @@ impl Guard {
                 format!("the server has not answered a ping within {silence:?}")
             }
         }
+    }
+}
+
+// === impl End ===
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

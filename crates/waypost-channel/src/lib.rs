@@ -108,6 +108,7 @@ mod settings;
 mod shared;
 mod stats;
 mod steering;
+mod streams;
 mod table;
 mod tls;
 mod traffic;

@@ -67,8 +67,8 @@ impl Http2 {
         self.0.traffic.limit()
     }
 
-    /// Hands a request to the connection, which sends it at once: there is a place for it. It is given back when the
-    /// server has ended the response, or the caller drops that.
+    /// Hands a request to the connection, which sends it as soon as it knows of the place as well. The place is given back when the server
+    /// has ended the response, or the caller drops that.
     pub(crate) fn send(
         &self,
         mut place: InFlight,
@@ -78,7 +78,10 @@ impl Http2 {
         let mut sender = self.0.sender.clone();
         match sender.send_request(request, false) {
             Ok((response, stream)) => {
-                place.is_on(response.stream_id().as_u32());
+                if matches!(payload, Payload::Whole(_)) {
+                    // h2 locks for this.
+                    place.is_on(|| response.stream_id().as_u32());
+                }
                 Ok(Exchange::new(place, response, stream, payload))
             }
             Err(error) => {

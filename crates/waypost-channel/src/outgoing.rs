@@ -53,6 +53,8 @@ struct Upload {
     sending: Option<Payload>,
     /// Of the payload, while there is no room for it.
     next: Option<Bytes>,
+    /// There is no more to send, or nobody who would take it.
+    over: bool,
 }
 
 /// Holds the payload until its stream is open, so that an attempt whose stream never was can give it back.
@@ -245,7 +247,7 @@ impl Whole {
 
 impl Upload {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let Self { claim, stream, sending, next } = self;
+        let Self { claim, stream, sending, next, over: _ } = self;
         loop {
             if let Poll::Ready(reset) = stream.poll_reset(cx) {
                 return Poll::Ready(reset.map(|_| ()));
@@ -308,9 +310,11 @@ fn room(stream: &mut SendStream<Chunk>, cx: &mut Context<'_>) -> Poll<Result<boo
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            // What makes the request has panicked. Without an end of the stream the call would wait for one.
-            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        if !self.over {
+            // What makes the request has panicked, or the response has ended. Without an end of the request the call would wait for one,
+            // or others for its place on the connection.
+            let panics = std::thread::panicking();
+            self.stream.send_reset(if panics { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
         }
         if let Some(Payload::Stream(replay, reader)) = &self.sending {
             replay.leave(*reader);
@@ -361,8 +365,10 @@ impl Claim {
 
     /// Sends the payload over this stream, once that is open: h2 gives no room to one that is not.
     pub(crate) async fn upload(self: Arc<Self>, stream: SendStream<Chunk>) {
-        let mut upload = Upload { claim: self, stream, sending: None, next: None };
-        if std::future::poll_fn(|cx| upload.poll(cx)).await.is_err() {
+        let mut upload = Upload { claim: self, stream, sending: None, next: None, over: false };
+        let sent = std::future::poll_fn(|cx| upload.poll(cx)).await;
+        upload.over = true;
+        if sent.is_err() {
             // As in `Whole::send`.
             upload.stream.send_reset(Reason::CANCEL);
         }

@@ -1,16 +1,19 @@
 //! The calls on a connection: who has a place on it, and who waits for one because the server takes no more at a time.
 //!
 //! h2 has a queue too, but keeps there the whole request of a call that was given up, and sends it when its turn comes. So calls
-//! wait here, before they are requests: one that is given up leaves nothing. h2 frees a place later than this does when a call was
-//! cancelled (when its reset is written) or answered while its request still goes (when that ends), and learns of all else later (when it
-//! reads what [`Greeted`](crate::greeting::Greeted) has passed on); calls that come in between wait for that in h2's queue.
+//! wait here, before they are requests: one that is given up leaves nothing.
 //!
-//! A place is free when the server has ended the response, whether or not the caller has read that: or a caller that keeps what it
-//! has not read could wait for ever for a place of its own.
+//! A place is free when the server has ended the response, read or not. Otherwise a caller that keeps what it has not read could wait
+//! for ever for its next call. Only where the request is still being made the caller has to read the response to its end, or to drop it:
+//! h2 counts that call for as long as its request goes on.
+//!
+//! h2 frees a place a little later than this: when it reads what [`Greeted`](crate::greeting::Greeted) has passed on, and when it has
+//! written the reset of a call that was cancelled. Calls that come in between wait for that in h2's queue.
 
 use crate::exchange::Severed;
+use crate::streams::Streams;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -30,9 +33,8 @@ pub(crate) struct Traffic {
     /// The length of the queue.
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
-    /// The streams of calls whose responses have not ended, each where its number says; 0 where there is none. One that finds another
-    /// there has its place until the caller gives it back.
-    open: [AtomicU32; TRACKED],
+    /// Those on which the end of the response gives a place back.
+    streams: Streams,
     /// Somebody waits for the next call.
     dormant: AtomicBool,
     busy: Notify,
@@ -46,7 +48,7 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     traffic: Arc<Traffic>,
-    /// Of the request, if the place is free when the server has ended the response; otherwise 0.
+    /// Of the request, if the server gives the place back too; otherwise 0.
     stream: u32,
 }
 
@@ -66,9 +68,6 @@ struct Waiter {
     place: oneshot::Receiver<InFlight>,
 }
 
-/// A kibibyte for each connection.
-const TRACKED: usize = 256;
-
 // === impl Traffic ===
 
 impl Traffic {
@@ -80,7 +79,7 @@ impl Traffic {
             limit: AtomicUsize::new(usize::MAX),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
-            open: [const { AtomicU32::new(0) }; TRACKED],
+            streams: Streams::new(),
             dormant: AtomicBool::new(false),
             busy: Notify::new(),
             left: CancellationToken::new(),
@@ -107,7 +106,7 @@ impl Traffic {
 
     /// The server has ended the response on this stream.
     pub(crate) fn ended(self: &Arc<Self>, stream: u32) {
-        if self.close_stream(stream) {
+        if self.streams.remove(stream) {
             self.give_back();
         }
     }
@@ -164,7 +163,9 @@ impl Traffic {
     pub(crate) async fn busy(&self) {
         loop {
             self.dormant.store(true, Ordering::SeqCst);
-            if self.in_flight.load(Ordering::SeqCst) > 0 || self.waiting.load(Ordering::SeqCst) > 0 {
+            // In this order. A call whose turn comes is added to those in flight before it is taken from those that wait, and stirs
+            // nobody then: whoever looked the other way round could see it in neither place.
+            if self.waiting.load(Ordering::SeqCst) > 0 || self.in_flight.load(Ordering::SeqCst) > 0 {
                 self.dormant.store(false, Ordering::SeqCst);
                 return;
             }
@@ -201,41 +202,38 @@ impl Traffic {
     /// Gives free places to those who wait: after a place has become free, somebody has begun to wait, or the limit has changed. Each of
     /// these is written before the others are read here, so whoever comes last sees them all.
     fn hand_out(self: &Arc<Self>) {
+        // Of a waiter that has gone in the instant in which it was given this.
+        let mut left_over = None;
         while self.waiting.load(Ordering::SeqCst) > 0 {
-            let Some(first) = self.take_first() else { return };
-            // The waiter may have gone in this instant. Then this drops the place, which goes to the next.
-            drop(first.send(InFlight::new(self)));
+            let Some((first, place)) = self.take_first(left_over.take()) else { return };
+            left_over = first.send(place).err();
         }
     }
 
-    /// Takes the first out of the queue, and a place for it, if there are both.
-    fn take_first(&self) -> Option<oneshot::Sender<InFlight>> {
+    /// Takes the first out of the queue, and a place for it unless there is one left over, if there are both. What is left over is
+    /// given back if not: as an argument it is dropped when the queue is no longer locked.
+    fn take_first(
+        self: &Arc<Self>,
+        left_over: Option<InFlight>,
+    ) -> Option<(oneshot::Sender<InFlight>, InFlight)> {
         let mut queue = self.queue();
         let first = queue.waiters.first_entry()?;
         let limit = self.limit.load(Ordering::SeqCst);
-        let more = |taken: usize| (taken < limit).then_some(taken + 1);
-        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        if left_over.is_none() {
+            let more = |taken: usize| (taken < limit).then_some(taken + 1);
+            self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        } else if self.in_flight.load(Ordering::SeqCst) > limit {
+            return None;
+        }
         let first = first.remove();
         self.waiting.store(queue.waiters.len(), Ordering::SeqCst);
-        Some(first)
+        Some((first, left_over.unwrap_or_else(|| InFlight::new(self))))
     }
 
     /// A place is free.
     fn give_back(self: &Arc<Self>) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.hand_out();
-    }
-
-    /// Whether it was open: of several who close it, this is told to one.
-    fn close_stream(&self, stream: u32) -> bool {
-        let slot = self.slot(stream);
-        slot.load(Ordering::SeqCst) == stream
-            && slot.compare_exchange(stream, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-
-    fn slot(&self, stream: u32) -> &AtomicU32 {
-        // Those of requests are odd.
-        &self.open[(stream / 2) as usize % TRACKED]
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -255,13 +253,14 @@ impl InFlight {
         Self { traffic: Arc::clone(traffic), stream: 0 }
     }
 
-    /// The request has gone out on this stream. What the server has ended by now has its place until the caller gives it back.
-    pub(crate) fn is_on(&mut self, stream: u32) {
+    /// All of the request has gone out on this stream, so that the server gives the place back when it ends the response; if it has by
+    /// now, or there is no room to remember the stream, only the caller does. The stream is asked for only if the server has a limit.
+    pub(crate) fn is_on(&mut self, stream: impl FnOnce() -> u32) {
         if self.stream != 0 || self.traffic.limit() == usize::MAX {
             return;
         }
-        let slot = self.traffic.slot(stream);
-        if slot.compare_exchange(0, stream, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        let stream = stream();
+        if self.traffic.streams.add(stream) {
             self.stream = stream;
         }
     }
@@ -277,7 +276,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.stream == 0 || self.traffic.close_stream(self.stream) {
+        if self.stream == 0 || self.traffic.streams.remove(self.stream) {
             self.traffic.give_back();
         }
     }
@@ -295,195 +294,4 @@ impl Drop for Waiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::FutureExt;
-    use futures::future::BoxFuture;
-
-    type Entering = BoxFuture<'static, Result<InFlight, Severed>>;
-
-    fn traffic(limit: usize) -> Arc<Traffic> {
-        let traffic = Arc::new(Traffic::new());
-        traffic.set_limit(limit);
-        traffic
-    }
-
-    /// Has asked, and waits.
-    fn waiting(traffic: &Arc<Traffic>) -> Entering {
-        let traffic = Arc::clone(traffic);
-        let mut entering = async move { traffic.enter().await }.boxed();
-        assert!((&mut entering).now_or_never().is_none());
-        entering
-    }
-
-    fn enters(entering: &mut Entering) -> Option<InFlight> {
-        entering.now_or_never().map(Result::unwrap)
-    }
-
-    #[track_caller]
-    fn is(traffic: &Traffic, in_flight: usize, waiting: usize) {
-        let counted = (traffic.in_flight.load(Ordering::SeqCst), traffic.waiting.load(Ordering::SeqCst));
-        assert_eq!(counted, (in_flight, waiting));
-        assert_eq!(traffic.queue().waiters.len(), waiting);
-    }
-
-    #[test]
-    fn places_are_given_in_the_order_of_asking() {
-        let traffic = traffic(2);
-        let mut places = vec![traffic.try_enter().unwrap(), traffic.try_enter().unwrap()];
-        let mut waiters: Vec<_> = (0..3).map(|_| waiting(&traffic)).collect();
-        is(&traffic, 2, 3);
-        for _ in 0..3 {
-            places.remove(0);
-            // It is the first one's, though it has not taken it yet.
-            assert!(traffic.try_enter().is_none());
-            let later = waiters.split_off(1);
-            places.push(enters(&mut waiters[0]).unwrap());
-            waiters = later;
-            assert!(waiters.iter_mut().all(|waiter| enters(waiter).is_none()));
-        }
-        places.clear();
-        is(&traffic, 0, 0);
-    }
-
-    #[test]
-    fn whoever_no_longer_waits_leaves_nothing_and_passes_on_what_it_was_given() {
-        let traffic = traffic(1);
-        let place = traffic.try_enter().unwrap();
-        let (first, second, mut third) = (waiting(&traffic), waiting(&traffic), waiting(&traffic));
-        drop(second);
-        is(&traffic, 1, 2);
-        drop(place);
-        // It is given to the first, which has not looked.
-        is(&traffic, 1, 1);
-        drop(first);
-        is(&traffic, 1, 0);
-        assert!(enters(&mut third).is_some());
-        is(&traffic, 0, 0);
-        assert_eq!(Arc::strong_count(&traffic), 1);
-    }
-
-    #[test]
-    fn another_limit_holds_at_once_for_those_who_wait_and_those_who_come() {
-        let traffic = traffic(0);
-        let mut waiters: Vec<_> = (0..3).map(|_| waiting(&traffic)).collect();
-        is(&traffic, 0, 3);
-        traffic.set_limit(2);
-        let mut places: Vec<_> = waiters.iter_mut().filter_map(enters).collect();
-        assert_eq!(places.len(), 2);
-        traffic.set_limit(1);
-        places.pop();
-        assert!(enters(&mut waiters[2]).is_none());
-        places.pop();
-        let last = enters(&mut waiters[2]).unwrap();
-        traffic.set_limit(usize::MAX);
-        assert!(traffic.try_enter().is_some());
-        drop(last);
-        is(&traffic, 0, 0);
-    }
-
-    #[test]
-    fn a_place_is_free_once_when_the_server_has_ended_and_when_the_caller_has() {
-        const SAME_SLOT: u32 = 1 + 2 * 256;
-        let traffic = traffic(2);
-        let (mut first, mut second) = (traffic.try_enter().unwrap(), traffic.try_enter().unwrap());
-        first.is_on(1);
-        second.is_on(SAME_SLOT);
-        let mut third = waiting(&traffic);
-        traffic.ended(SAME_SLOT);
-        traffic.ended(3);
-        assert!(enters(&mut third).is_none());
-        traffic.ended(1);
-        let third = enters(&mut third).unwrap();
-        drop(first);
-        is(&traffic, 2, 0);
-        drop((second, third));
-        traffic.ended(1);
-        is(&traffic, 0, 0);
-        let mut again = traffic.try_enter().unwrap();
-        again.is_on(SAME_SLOT);
-        drop(again);
-        traffic.ended(SAME_SLOT);
-        is(&traffic, 0, 0);
-    }
-
-    #[test]
-    fn nobody_waits_on_a_connection_that_has_left() {
-        let traffic = traffic(1);
-        let place = traffic.try_enter().unwrap();
-        let waiter = waiting(&traffic);
-        traffic.leave();
-        assert!(matches!(waiter.now_or_never(), Some(Err(Severed::Left))));
-        assert!(matches!(traffic.enter().now_or_never(), Some(Err(Severed::Left))));
-        drop(place);
-        is(&traffic, 0, 0);
-        traffic.silent.set(Duration::from_secs(5)).unwrap();
-        traffic.set_limit(0);
-        assert!(matches!(traffic.enter().now_or_never(), Some(Err(Severed::Silent(_)))));
-    }
-
-    /// Where nothing but the limit keeps the calls from the server: whether that lives is to be asked.
-    #[tokio::test]
-    async fn a_call_that_waits_is_one() {
-        let traffic = traffic(0);
-        assert!(traffic.busy().now_or_never().is_none());
-        let busy = tokio::spawn({
-            let traffic = Arc::clone(&traffic);
-            async move { traffic.busy().await }
-        });
-        tokio::task::yield_now().await;
-        let _waiter = waiting(&traffic);
-        busy.await.unwrap();
-    }
-
-    /// On real threads, with callers that give up at any point; the limit goes up and down.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn no_place_is_lost_and_none_is_given_twice() {
-        const CALLERS: usize = 16;
-        const CALLS: usize = 400;
-        const MOST: usize = 3;
-        let traffic = traffic(MOST);
-        let inside = Arc::new(AtomicUsize::new(0));
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|_| {
-                let (traffic, inside) = (Arc::clone(&traffic), Arc::clone(&inside));
-                tokio::spawn(async move {
-                    for _ in 0..CALLS {
-                        let patience = fastrand::usize(0..8);
-                        let gives_up = async {
-                            for _ in 0..patience {
-                                tokio::task::yield_now().await;
-                            }
-                        };
-                        let place = tokio::select! {
-                            place = traffic.enter() => place.unwrap(),
-                            () = gives_up, if patience < 6 => continue,
-                        };
-                        assert!(inside.fetch_add(1, Ordering::SeqCst) < MOST);
-                        tokio::task::yield_now().await;
-                        inside.fetch_sub(1, Ordering::SeqCst);
-                        drop(place);
-                    }
-                })
-            })
-            .collect();
-        let moving = tokio::spawn({
-            let traffic = Arc::clone(&traffic);
-            async move {
-                for turn in 0..CALLS {
-                    traffic.set_limit(turn % (MOST + 1));
-                    tokio::task::yield_now().await;
-                }
-                traffic.set_limit(MOST);
-            }
-        });
-        let all = async {
-            moving.await.unwrap();
-            for caller in callers {
-                caller.await.unwrap();
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
-        is(&traffic, 0, 0);
-    }
-}
+mod tests;

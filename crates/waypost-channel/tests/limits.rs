@@ -4,13 +4,14 @@
 mod support;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use futures::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use support::wire::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, MAX_CONCURRENT_STREAMS, OK, UNIMPLEMENTED, Wire, listen,
 };
-use support::{Fleet, Server, builder, check, check_with, instance, ready, served_by, within};
+use support::{Fleet, Server, builder, check, instance, ready, served_by, within};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -281,21 +282,94 @@ async fn a_response_that_has_ended_has_no_place_whether_or_not_it_was_read() {
     }
 }
 
+/// A call whose request does not end.
+fn endless() -> http::Request<Body> {
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
+    http::Request::post("/a.B/C").body(Body::new(body)).unwrap()
+}
+
+/// The server ends the response, and goes on to read.
+async fn answered_early(channel: &Channel, wire: &mut Wire) -> http::Response<Body> {
+    let (response, ()) = tokio::join!(within(channel.clone().call(endless())), async {
+        let stream = wire.next(HEADERS).await.stream;
+        wire.send(HEADERS, END_HEADERS, stream, OK).await;
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, b"\x00\x0bgrpc-status\x010").await;
+    });
+    response.unwrap_or_else(|never| match never {})
+}
+
+/// To the HTTP library it is under way for as long as its request is: whoever got its place would wait there, and could not give up.
+#[tokio::test]
+async fn a_call_has_its_place_while_its_request_goes_on() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    let response = answered_early(&channel, &mut wire).await;
+    wire.is_quiet().await;
+    let given_up = begun(&channel).await;
+    wire.is_quiet().await;
+    given_up.abort();
+    assert!(within(given_up).await.unwrap_err().is_cancelled());
+    drop(response);
+    let next = begun(&channel).await;
+    // Of the one that was given up there is nothing.
+    assert_eq!(wire.next(HEADERS).await.stream, 3);
+    wire.is_quiet().await;
+    answer(&mut wire, 3).await;
+    is_answered(next).await;
+}
+
+#[tokio::test]
+async fn a_request_ends_when_the_response_has_been_read() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    let mut response = answered_early(&channel, &mut wire).await;
+    let body = within(response.body_mut().collect()).await.unwrap();
+    assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    let next = begun(&channel).await;
+    let stream = wire.next(HEADERS).await.stream;
+    answer(&mut wire, stream).await;
+    is_answered(next).await;
+    assert!(within(response.body_mut().frame()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_call_that_waits_fails_when_the_runtime_of_the_channel_ends() {
+    let (listener, endpoint) = listen().await;
+    let (_fleet, subscription) = Fleet::with([instance(0, endpoint)]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let channel = {
+        let _entered = runtime.enter();
+        builder(subscription).keepalive(None).build()
+    };
+    let mut wire = Wire::accept_set(&listener, (MAX_CONCURRENT_STREAMS, 0)).await;
+    ready(&channel, 1).await;
+    let call = begun(&channel).await;
+    wire.is_quiet().await;
+    runtime.shutdown_background();
+    let status = within(call).await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+}
+
+/// Each gives up when the server has answered so many, and so many turns of the runtime have passed.
 #[tokio::test]
 async fn calls_that_are_given_up_at_any_point_keep_no_place() {
     const CALLS: usize = 300;
     let (channel, mut wire, _fleet) = limited(3).await;
+    let (answered, _) = watch::channel(0);
+    let mut random = fastrand::Rng::with_seed(1);
     let calls: Vec<_> = (0..CALLS)
         .map(|number| {
-            let channel = channel.clone();
+            let (channel, mut answered) = (channel.clone(), answered.subscribe());
+            let (answers, turns) = (random.usize(0..60), random.usize(0..20));
             tokio::spawn(async move {
-                let patience = Duration::from_micros(fastrand::u64(0..20_000));
-                let call = check_with(&channel, |_| {});
+                let gives_up = async {
+                    let _ = answered.wait_for(|answered| *answered >= answers).await;
+                    for _ in 0..turns {
+                        tokio::task::yield_now().await;
+                    }
+                };
                 // The last are not given up: they end only if there is a place for them.
-                if number < CALLS - 10 {
-                    tokio::time::timeout(patience, call).await.ok()
-                } else {
-                    Some(call.await)
+                tokio::select! {
+                    answer = check(&channel) => Some(answer),
+                    () = gives_up, if number < CALLS - 10 => None,
                 }
             })
         })
@@ -304,18 +378,24 @@ async fn calls_that_are_given_up_at_any_point_keep_no_place() {
         loop {
             let stream = wire.next(HEADERS).await.stream;
             answer(&mut wire, stream).await;
+            answered.send_modify(|answered| *answered += 1);
         }
     };
     let all = async {
+        let mut given_up = 0;
         for call in calls {
-            if let Some(answer) = call.await.unwrap() {
-                assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+            match call.await.unwrap() {
+                Some(answer) => assert_eq!(answer.unwrap_err().code(), Code::Unimplemented),
+                None => given_up += 1,
             }
         }
+        given_up
     };
-    tokio::select! {
-        () = within(all) => {}
-        () = serve => {}
-    }
+    let given_up = tokio::select! {
+        given_up = within(all) => given_up,
+        () = serve => unreachable!(),
+    };
+    // Nearly all of those whose turn was late; of the others those whose answers came first.
+    assert!((100..CALLS - 10).contains(&given_up), "{given_up}");
     assert_eq!(channel.stats().in_flight(), 0);
 }
