@@ -33,6 +33,8 @@ pub struct ClientNumber {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidClientNumber {
     text: String,
+    /// It has a number, beyond the largest.
+    too_large: bool,
 }
 
 // === impl ClientNumber ===
@@ -66,10 +68,10 @@ impl FromStr for ClientNumber {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (group, number) = text.rsplit_once('-').unwrap_or(("", text));
-        let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
         match number.parse() {
             Ok(number) if is_number => Ok(Self::new(group, number)),
-            _ => Err(InvalidClientNumber { text: text.to_owned() }),
+            _ => Err(InvalidClientNumber { text: text.to_owned(), too_large: is_number }),
         }
     }
 }
@@ -87,7 +89,11 @@ impl fmt::Display for ClientNumber {
 
 impl fmt::Display for InvalidClientNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} has no client's number at its end: give it as 7 or frontend-7", self.text)
+        let Self { text, too_large } = self;
+        if *too_large {
+            return write!(f, "the client's number of {text:?} is too large: it may be up to {}", u64::MAX);
+        }
+        write!(f, "{text:?} has no client's number at its end: give it as 7 or frontend-7")
     }
 }
 
@@ -114,10 +120,16 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_an_error_that_names_it() {
-        for text in ["", "web", "web-", "web7", "+7", "web-+7", "web-7d", "18446744073709551616", "٣", "7 "]
-        {
+        for text in ["", "web", "web-", "web7", "+7", "web-+7", "web-7d", "٣", "7 "] {
             let error = text.parse::<ClientNumber>().unwrap_err();
             assert!(error.to_string().starts_with(&format!("{text:?} has no client's number")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_an_error_that_names_the_largest() {
+        let error = "web-18446744073709551616".parse::<ClientNumber>().unwrap_err();
+        let expected = "the client's number of \"web-18446744073709551616\" is too large: it may be up to 18446744073709551615";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -205,12 +205,12 @@ impl Waypost {
     }
 }
 
-/// The environment's; a variable that is empty counts as not set.
+/// The environment's zone; a variable that is empty counts as not set.
 fn zone_of(lookup: impl Fn(&str) -> Option<String>) -> Option<Arc<str>> {
     lookup("WAYPOST_ZONE").filter(|zone| !zone.is_empty()).map(Arc::from)
 }
 
-/// The same.
+/// What the environment says of the client's number, or that it is none; a variable that is empty counts as not set.
 fn client_number_of(
     lookup: impl Fn(&str) -> Option<String>,
 ) -> Option<Result<ClientNumber, InvalidClientNumber>> {
