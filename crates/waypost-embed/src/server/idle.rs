@@ -3,14 +3,13 @@
 //! A processor with nothing to do halts. To bring it back takes the disk's interrupt tens of microseconds in a virtual machine,
 //! twice for each sync (the data, then the flush), which can be half of what a sync takes. So where a lane
 //! [would be awake](super::vigil) for its clients, a thread on the same processor does nothing until the lane comes back. It does so under
-//! `SCHED_IDLE`: whatever else there is to do goes first. It sleeps at all other times.
+//! `SCHED_IDLE`: whatever else there is to do in its control group goes first. It sleeps at all other times.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{hint, io};
 
 use nix::errno::Errno;
@@ -26,14 +25,15 @@ pub(super) struct Idler {
     vigil: Arc<Vigil>,
     orders: Arc<Orders>,
     thread: Thread,
-    id: Pid,
     /// Where it runs.
     processor: AtomicUsize,
 }
 
-/// What the lane tells its idler.
+/// What a lane and its idler tell each other.
 #[derive(Debug, Default)]
 struct Orders {
+    /// The thread, once everything else goes before it. Without that it is never told to idle.
+    behind: OnceLock<Pid>,
     idle: AtomicBool,
     end: AtomicBool,
 }
@@ -60,23 +60,21 @@ pub(super) fn awake<T>(wait: impl FnOnce() -> T) -> T {
 // === impl Idler ===
 
 impl Idler {
-    /// Starts the thread. An error, if the system does not let it run behind all others.
+    /// Starts the thread, which ends by itself if the system does not let it run behind all others.
     pub(super) fn start(number: usize, vigil: Arc<Vigil>) -> io::Result<Self> {
         let orders = Arc::new(Orders::default());
-        let (sender, ready) = mpsc::sync_channel(1);
         let obey = {
             let orders = Arc::clone(&orders);
-            move || {
-                // Where nobody asks any more, there is nobody to idle for.
-                let behind = run_behind_all_others();
-                if sender.send(behind.map(|()| gettid())).is_ok() {
-                    orders.obey();
+            move || match run_behind_all_others() {
+                Ok(()) if orders.behind.set(gettid()).is_ok() => orders.obey(),
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "the processor halts while its lane waits for the disk");
                 }
             }
         };
         let thread = thread::Builder::new().name(format!("waypost-idle-{number}")).spawn(obey)?;
-        let id = ready.recv().map_err(io::Error::other)??;
-        Ok(Self { vigil, orders, thread: thread.thread().clone(), id, processor: AtomicUsize::new(NOWHERE) })
+        Ok(Self { vigil, orders, thread: thread.thread().clone(), processor: AtomicUsize::new(NOWHERE) })
     }
 
     /// Has it idle for the thread that this is.
@@ -86,19 +84,19 @@ impl Idler {
 
     /// Begins to idle on the processor where this thread is. `None`: that cannot be had.
     fn idle(&self) -> Option<Idling<'_>> {
-        self.follow().ok()?;
+        self.follow(*self.orders.behind.get()?).ok()?;
         self.orders.idle.store(true, Ordering::Relaxed);
         let idling = Idling(&self.orders);
         self.thread.unpark();
         Some(idling)
     }
 
-    fn follow(&self) -> Result<(), Errno> {
+    fn follow(&self, thread: Pid) -> Result<(), Errno> {
         let processor = sched_getcpu()?;
         if self.processor.load(Ordering::Relaxed) != processor {
             let mut here = CpuSet::new();
             here.set(processor)?;
-            sched_setaffinity(self.id, &here)?;
+            sched_setaffinity(thread, &here)?;
             self.processor.store(processor, Ordering::Relaxed);
         }
         Ok(())
@@ -112,11 +110,12 @@ impl Drop for Idler {
     }
 }
 
-fn run_behind_all_others() -> io::Result<()> {
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+fn run_behind_all_others() -> Result<(), thread_priority::Error> {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let this = thread_priority::thread_native_id();
-    thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, policy)
-        .map_err(|error| io::Error::other(format!("a thread cannot have the policy SCHED_IDLE: {error:?}")))
+    let outcome = thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle);
+    // The nice value is set after the policy, which a nice process may not do, and which does not matter then.
+    if thread_priority::thread_schedule_policy()? == idle { Ok(()) } else { outcome }
 }
 
 // === impl Orders ===
@@ -125,11 +124,19 @@ impl Orders {
     fn obey(&self) {
         while !self.end.load(Ordering::Relaxed) {
             let since = Instant::now();
-            while self.idle.load(Ordering::Relaxed) && since.elapsed() < LONGEST {
-                hint::spin_loop();
-            }
+            self.turn(|| since.elapsed());
             thread::park();
         }
+    }
+
+    /// Idles for as long as it is told to, and not for long; gives how often it looked.
+    fn turn(&self, elapsed: impl Fn() -> Duration) -> u64 {
+        let mut looked = 0;
+        while self.idle.load(Ordering::Relaxed) && elapsed() < LONGEST {
+            hint::spin_loop();
+            looked += 1;
+        }
+        looked
     }
 }
 
@@ -143,57 +150,75 @@ impl Drop for Idling<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::fs;
 
     use super::super::vigil::Watchmen;
     use super::*;
 
-    /// The scheduling state of a thread (`R` runs or would, `S` sleeps) and its policy, see `proc_pid_stat(5)`.
-    fn stat(id: Pid) -> (char, u32) {
-        let stat = fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        (fields[0].parse().unwrap(), fields[38].parse().unwrap())
-    }
-
-    fn until(id: Pid, state: char) {
-        while stat(id).0 != state {
+    fn until(what: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !what() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it did not happen");
             thread::yield_now();
         }
     }
 
-    fn idler() -> Arc<Idler> {
+    /// Whether a thread sleeps, and its policy: see `proc_pid_stat(5)`.
+    fn stat(id: Pid) -> (bool, u32) {
+        let stat = fs::read_to_string(format!("/proc/self/task/{id}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        (fields[0] == "S", fields[38].parse().unwrap())
+    }
+
+    fn idler() -> (Arc<Idler>, Pid) {
         let vigil = Arc::new(Vigil::new(&Watchmen::of(2)));
         let idler = Arc::new(Idler::start(0, vigil).unwrap());
         idler.idle_here();
-        idler
+        until(|| idler.orders.behind.get().is_some());
+        let id = *idler.orders.behind.get().unwrap();
+        (idler, id)
     }
 
     #[test]
     fn it_runs_behind_all_others_and_sleeps_when_it_is_not_needed() {
         const SCHED_IDLE: u32 = 5;
-        let idler = idler();
-        assert_eq!(stat(idler.id).1, SCHED_IDLE);
-        until(idler.id, 'S');
+        let (idler, id) = idler();
+        assert_eq!(stat(id).1, SCHED_IDLE);
+        until(|| stat(id).0);
         awake(|| assert!(!idler.orders.idle.load(Ordering::Relaxed), "nobody is waiting"));
         idler.vigil.be_patient();
         awake(|| {
             assert!(idler.orders.idle.load(Ordering::Relaxed));
             assert_ne!(idler.processor.load(Ordering::Relaxed), NOWHERE);
             // Even if the disk never answers.
-            until(idler.id, 'S');
+            until(|| stat(id).0);
         });
         assert!(!idler.orders.idle.load(Ordering::Relaxed));
-        until(idler.id, 'S');
+    }
+
+    #[test]
+    fn it_idles_as_told_and_no_longer_than_the_longest_vigil() {
+        let orders = Orders::default();
+        let elapsed = Cell::new(Duration::ZERO);
+        let step = || elapsed.replace(elapsed.get() + LONGEST / 10);
+        assert_eq!(orders.turn(step), 0);
+        orders.idle.store(true, Ordering::Relaxed);
+        elapsed.set(Duration::ZERO);
+        assert_eq!(orders.turn(step), 10);
+        elapsed.set(Duration::ZERO);
+        let told = || {
+            orders.idle.store(elapsed.get() < LONGEST / 2, Ordering::Relaxed);
+            step()
+        };
+        assert_eq!(orders.turn(told), 6);
     }
 
     #[test]
     fn it_ends_with_its_lane() {
-        let idler = idler();
-        let id = idler.id;
+        let (idler, id) = idler();
         HERE.take();
         drop(idler);
-        while fs::exists(format!("/proc/self/task/{id}")).unwrap() {
-            thread::yield_now();
-        }
+        until(|| !fs::exists(format!("/proc/self/task/{id}")).unwrap());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::vigil::Vigil;
 
 #[derive(Debug)]
-pub(super) struct Idler;
+pub(super) enum Idler {}
 
 pub(super) fn awake<T>(wait: impl FnOnce() -> T) -> T {
     wait()

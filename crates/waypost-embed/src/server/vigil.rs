@@ -28,6 +28,7 @@ pub(super) struct Watchmen {
 struct Place<'a>(&'a Watchmen);
 
 /// Leave to keep a processor awake while the thread that is at work there waits.
+#[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(super) struct StandIn<'a> {
     _place: Option<Place<'a>>,
@@ -79,9 +80,9 @@ impl Watchmen {
     }
 
     fn enter(&self) -> Option<Place<'_>> {
-        let before = self.awake.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self);
-        (before < self.most).then_some(place)
+        let one_more = |awake| (awake < self.most).then_some(awake + 1);
+        let entered = self.awake.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        entered.is_ok().then(|| Place(self))
     }
 }
 
@@ -106,9 +107,9 @@ impl Vigil {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(super) fn be_patient(&self) {
-        self.patience.store(u64::try_from(LONGEST.as_nanos()).unwrap(), Ordering::Relaxed);
+        self.patience.store(u64::try_from(LONGEST.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -146,11 +147,14 @@ impl Vigil {
 
     /// The thread is about to wait for something that is not a client, and for a short time. Says, if its clients are such that it
     /// would be awake, that its processor is to be; until this is dropped.
+    #[cfg(target_os = "linux")]
     pub(super) fn stand_in(&self) -> Option<StandIn<'_>> {
-        let patient = self.patience.load(Ordering::Relaxed) > 0;
+        if self.patience.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
         // Its own place, if it has not been left yet, will do.
         let place = if self.awake.load(Ordering::Relaxed) { None } else { Some(self.watchmen.enter()?) };
-        patient.then_some(StandIn { _place: place })
+        Some(StandIn { _place: place })
     }
 
     /// Keeps the thread awake whenever it should be.
@@ -201,6 +205,7 @@ mod tests {
         assert!(Watchmen::of(1).enter().is_none());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn only_who_is_patient_has_a_stand_in_and_only_where_there_is_a_place() {
         let watchmen = Watchmen::of(2);

@@ -35,12 +35,19 @@ type Entries<'a> = Table<'a, &'static [u8], &'static [u8]>;
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    /// The newest state, once it has been asked for since the last commit. A state keeps pages from being used again, so none is kept across one.
-    latest: RwLock<Option<Arc<State>>>,
+    latest: RwLock<Latest>,
     // After the state, which ends first.
     database: Database,
     fence: Fence,
     path: PathBuf,
+}
+
+/// The newest state. A state keeps pages from being used again, so none is kept across a commit.
+#[derive(Debug, Default)]
+struct Latest {
+    committing: bool,
+    /// Once it has been asked for.
+    state: Option<Arc<State>>,
 }
 
 /// Where a database stands among the batches of the store.
@@ -144,28 +151,31 @@ impl Engine {
 
     /// The state after the last commit, shared by all who ask between two. Not to be kept.
     pub(crate) fn latest(&self) -> Result<Arc<State>, BackendError> {
-        if let Some(state) = &*self.latest.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(state) = &self.latest.read().unwrap_or_else(PoisonError::into_inner).state {
             return Ok(Arc::clone(state));
         }
         let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &latest.state {
+            return Ok(Arc::clone(state));
+        }
         // Begun under the lock that a commit takes at its end, so that what is kept after that has the commit.
-        let state = match latest.take() {
-            Some(state) => state,
-            None => Arc::new(self.state()?),
-        };
-        *latest = Some(Arc::clone(&state));
+        let state = Arc::new(self.state()?);
+        if !latest.committing {
+            latest.state = Some(Arc::clone(&state));
+        }
         Ok(state)
     }
 
-    fn forget_latest(&self) {
-        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = None;
+    /// A commit begins or ends.
+    fn set_committing(&self, committing: bool) {
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Latest { committing, state: None };
     }
 
     /// Writes a batch and where the database then stands, with one sync of the file. The format is that of a mark then.
     pub(crate) fn commit(&self, batch: &WriteBatch, mark: Mark) -> Result<(), BackendError> {
-        self.forget_latest();
+        self.set_committing(true);
         let outcome = self.try_commit(batch, mark);
-        self.forget_latest();
+        self.set_committing(false);
         outcome.map_err(engine_error("write", &self.path))
     }
 

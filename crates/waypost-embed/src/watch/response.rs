@@ -56,7 +56,7 @@ pub struct Events {
     encoded: OnceLock<Bytes>,
 }
 
-/// The header of answers, which is encoded once for all that have the same revision.
+/// The header of answers, which is encoded once for those of one revision that follow each other.
 #[derive(Debug)]
 pub struct Head {
     header: ResponseHeader,

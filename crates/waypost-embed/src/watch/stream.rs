@@ -127,6 +127,9 @@ impl Stream {
     }
 
     pub(super) fn take(&mut self) -> Vec<Response> {
+        if self.queue.is_empty() {
+            return Vec::new();
+        }
         self.queued_bytes = 0;
         // What comes next is probably as much.
         let next = VecDeque::with_capacity(self.queue.len().min(KEPT));

@@ -69,7 +69,11 @@ impl Unannounced<'_> {
         let Some(mut writer) = place.take() else { return };
         if writer.is_quick(shared) {
             let began = shared.now();
-            idle::awake(|| writer.step(shared));
+            if writer.is_swift() {
+                idle::awake(|| writer.step(shared));
+            } else {
+                writer.step(shared);
+            }
             let stalled = shared.now().saturating_sub(began);
             if stalled > STALL_MS {
                 // Renewals of leases may have come, and were not read.

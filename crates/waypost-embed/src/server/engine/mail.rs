@@ -34,6 +34,7 @@ enum Letter {
 }
 
 /// A task that waits for what is to be said on its watch stream.
+#[derive(Clone)]
 pub(in crate::server) struct Sleeper {
     waker: Arc<Notify>,
     /// Of the lane where it is, if it is in one.
@@ -95,8 +96,8 @@ pub(super) fn answer(settles: impl IntoIterator<Item = Settle>, verdict: &Result
 }
 
 /// Wakes those who wait for something to say.
-pub(super) fn wake<'a>(sleepers: impl IntoIterator<Item = &'a Sleeper>) {
-    post(sleepers.into_iter().map(|Sleeper { waker, mail }| (Letter::Wake(Arc::clone(waker)), mail.clone())));
+pub(super) fn wake(sleepers: impl IntoIterator<Item = Sleeper>) {
+    post(sleepers.into_iter().map(|Sleeper { waker, mail }| (Letter::Wake(waker), mail)));
 }
 
 /// Delivers what is for this lane or for none, and posts the rest.
@@ -148,7 +149,7 @@ mod tests {
             });
             lane.join().unwrap()
         });
-        wake([&sleeper]);
+        wake([sleeper.clone()]);
         assert_eq!(lock(&mail.letters).len(), 1);
         tokio::select! {
             () = mail.deliver() => {}

@@ -107,7 +107,10 @@ impl Shared {
         let mut watches = lock(&self.watches);
         let outcome = act(&mut watches.hub);
         let woken = watches.hub.wakeups();
-        mail::wake(woken.iter().filter_map(|stream| watches.sleepers.get(stream)));
+        let sleepers: Vec<Sleeper> =
+            woken.iter().filter_map(|stream| watches.sleepers.get(stream)).cloned().collect();
+        drop(watches);
+        mail::wake(sleepers);
         outcome
     }
 }

@@ -17,6 +17,7 @@ use super::{Desk, Job, Shared, lock, write};
 use crate::backend::{Backend, BackendError, Bucket, WriteBatch};
 use crate::error::{Refusal, described};
 use crate::mvcc::{Change, Revision, StoreError, previous};
+use crate::server::vigil::LONGEST as LONGEST_VIGIL;
 use crate::watch::History;
 
 /// Requests in one batch at most.
@@ -124,6 +125,11 @@ impl Writer {
     /// Whether a step takes so little time that connections may wait for it.
     pub(super) fn is_quick(&self, shared: &Shared) -> bool {
         self.took < SLOW && self.due(shared).is_none_or(|due| due > shared.now())
+    }
+
+    /// Whether a step is over before a processor that is kept awake for it would halt after all.
+    pub(super) fn is_swift(&self) -> bool {
+        self.took < LONGEST_VIGIL
     }
 
     /// The writer thread sleeps; gives how long.

@@ -124,7 +124,6 @@ impl Service {
     ) {
         let mut follow = Follow::open(&self.engine);
         let mut head = Head::new(self.engine.header_at(0));
-        let mut piece = BytesMut::new();
         // A client that has nothing more to ask goes on to be told, as from etcd, until it resets the stream.
         let mut asks = true;
         loop {
@@ -143,11 +142,11 @@ impl Service {
                 }
                 next = next => match next {
                     Ok(permit) => {
-                        piece.reserve(follow.size(PIECE));
+                        let mut piece = BytesMut::with_capacity(follow.size(PIECE));
                         while piece.len() < PIECE && let Some(response) = follow.take() {
                             response.frame(&mut head, &mut piece);
                         }
-                        permit.send(Ok(piece.split().freeze()));
+                        permit.send(Ok(piece.freeze()));
                         continue;
                     }
                     Err(Some(refusal)) => {
