@@ -89,7 +89,8 @@ pub fn own_cpu_micros() -> u64 {
     u64::try_from(usage.user_time().num_microseconds() + usage.system_time().num_microseconds()).unwrap_or(0)
 }
 
-fn spread(values: &[f64]) -> (f64, f64) {
+/// The least and the greatest of the values.
+pub fn spread(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, 0.0), |(low, high), value| (low.min(*value), f64::max(high, *value)))
 }
 

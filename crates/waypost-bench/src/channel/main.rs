@@ -23,6 +23,7 @@ mod dead;
 mod fleet;
 mod load;
 mod picks;
+mod places;
 mod turns;
 mod updates;
 

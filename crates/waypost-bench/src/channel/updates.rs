@@ -1,26 +1,31 @@
 //! What a change in a set of 10,000 endpoints costs, and whether picks notice.
 
 use crate::clock::{thread_cpu, thread_cpu_since};
+use crate::places::{Numbered, Places, Timed};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::runtime::Builder;
-use waypost_bench::{Figure, Goal, Unit, median};
-use waypost_channel::{Channel, Outcome, Policy, Pool, Unconnected, Wish};
+use tokio::runtime::{Builder, Runtime};
+use waypost_balance::{Maglev, PeakEwma, Policy, RoundRobin};
+use waypost_bench::{Figure, Goal, Unit, median, own_cpu_micros, spread};
+use waypost_channel::{Channel, Outcome, Pool, Unconnected, Wish};
 use waypost_discovery::subscription::{Publisher, channel};
 use waypost_model::{
     Endpoint, Existence, Freshness, Instance, InstanceKey, Scope, ServiceName, Snapshot, SnapshotParts,
 };
 
 const ENDPOINTS: u16 = 10_000;
-const UPDATES: usize = 200;
+/// Whose CPU is taken.
+const UPDATES: usize = 21;
 const ROUNDS: usize = 3;
 /// Picks that are timed in a round, whatever else happens.
-const PICKS: usize = 300_000;
-/// Between two updates: the pool has done what they ask for by then.
+const PICKS: usize = 2_000_000;
+/// Picks before them.
+const WARM: usize = 3_000;
+/// From the new table to the next update: the old one has been taken apart by then.
 const SPACE: Duration = Duration::from_millis(20);
-/// So many times the median is slow.
-const SLOW: u32 = 10;
+/// In this time a table of so many is made, however soon after the last one.
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// A set of 10,000, one of which comes and goes.
 struct Registry {
@@ -31,83 +36,137 @@ struct Registry {
 
 /// Every figure of updates.
 pub(crate) fn run() {
-    for policy in [Policy::round_robin(), Policy::peak_ewma(), Policy::maglev()] {
+    let policies: [Arc<dyn Policy>; 3] =
+        [Arc::new(RoundRobin::default()), Arc::new(PeakEwma::default()), Arc::new(Maglev::default())];
+    for policy in policies {
         let name = policy.name();
-        let (mut cpu, mut slow, mut excess) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            let (quiet, _) = round(&policy, false);
-            let (busy, micros) = round(&policy, true);
-            println!("  {name}: slow picks of {PICKS}: {busy} while it is updated, {quiet} while it is not");
-            cpu.push(micros);
-            slow.push(busy as f64);
-            excess.push(busy as f64 - quiet as f64);
+        cpu_of_updates(&policy);
+        let (mut beside, mut places) = (Vec::new(), Places::new());
+        for round in 0..ROUNDS {
+            // Who goes first goes second in the next round.
+            let first = picks(&policy, round % 2 == 0);
+            let second = picks(&policy, round % 2 == 1);
+            let (busy, quiet) = if round % 2 == 0 { (first, second) } else { (second, first) };
+            println!(
+                "  {name}: of {PICKS} picks {} above 10 × the median of {} ns with {} updates, {} of {} ns without",
+                busy.slow(),
+                busy.median(),
+                busy.swaps.len(),
+                quiet.slow(),
+                quiet.median(),
+            );
+            beside.push(busy.slow() as f64 / quiet.slow().max(1) as f64);
+            places.add(&busy);
         }
-        println!("  {name}: {:.0} µs of CPU for a change of one endpoint in {ENDPOINTS}", median(&cpu));
-        let figure = format!("update_of_10k_cpu_micros_{name}");
-        // 100 changes a second leave 90 % of a core.
-        let goal = if name == "maglev" { 10_000.0 } else { 1_000.0 };
-        Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(goal) }.report(&cpu);
-        let figure = format!("slow_picks_during_updates_of_10k_{name}");
-        Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(0.0) }.report(&slow);
-        // What of them is the update's doing. A few in a hundred thousand: interrupts fall on one run or the other.
-        let figure = format!("slow_picks_more_than_without_updates_of_10k_{name}");
-        Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(PICKS as f64 / 1e5) }.report(&excess);
+        // No goal: what the system does to picks is in both.
+        let (low, high) = spread(&beside);
+        println!(
+            "  {name}: slow picks with updates are {:.2} of those without ({low:.2} to {high:.2})",
+            median(&beside)
+        );
+        let (last, first) = places.beside_swap();
+        println!(
+            "  {name}: {} slow at the 1,000 places of {} swaps, {} at one place at most; the last by the old table {last}, the \
+             first by the new one {first}",
+            places.all(),
+            places.swaps(),
+            places.worst(),
+        );
+        let figure = format!("slow_places_after_updates_of_10k_{name}");
+        Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(0.0) }
+            .report(&[places.recurring() as f64]);
     }
 }
 
-/// How many picks were slow, and the CPU time of an update in microseconds.
-fn round(policy: &Policy, updating: bool) -> (usize, f64) {
+/// Of the whole process, where nothing else is going on: large tables are made on a thread of their own.
+fn cpu_of_updates(policy: &Arc<dyn Policy>) {
+    let (mut registry, pool, runtime) = Registry::start(Arc::clone(policy));
+    let used: Vec<f64> = (0..UPDATES)
+        .map(|n| {
+            let (snapshot, expected) = registry.next(n);
+            let before = own_cpu_micros();
+            registry.publish(snapshot);
+            // To sleep costs no CPU, to ask the pool for the state of all would.
+            runtime.block_on(async { tokio::time::sleep(LONGEST).await });
+            let used = own_cpu_micros() - before;
+            settled(&runtime, &pool, expected);
+            used as f64
+        })
+        .collect();
+    let name = policy.name();
+    let figure = format!("update_of_10k_{name}_us");
+    // Our own goals.
+    let goal = if name == "maglev" { 10_000.0 } else { 3_000.0 };
+    Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(goal) }.report(&used);
+}
+
+/// Picks, while one update follows the other or none comes.
+fn picks(policy: &Arc<dyn Policy>, updating: bool) -> Timed {
+    let (policy, number) = Numbered::new(Arc::clone(policy));
     let (mut registry, pool, runtime) = Registry::start(policy);
     let done = Arc::new(AtomicBool::new(false));
     let picks = std::thread::spawn({
         let (pool, done) = (pool.clone(), Arc::clone(&done));
         move || {
-            let slow = slow_picks(&pool);
+            let timed = timed(&pool, &number);
             done.store(true, Ordering::Relaxed);
-            slow
+            timed
         }
     });
-    let mut used = Vec::new();
+    let mut updates = 0;
     while !done.load(Ordering::Relaxed) {
-        if updating && used.len() < UPDATES {
-            let present = used.len() % 2 == 1;
-            let snapshot = registry.snapshot(present);
-            let before = thread_cpu();
+        if updating {
+            let (snapshot, expected) = registry.next(updates);
             registry.publish(snapshot);
-            // To sleep costs no CPU: what is counted is the pool's work, however it spaces it.
-            runtime.block_on(async { tokio::time::sleep(SPACE).await });
-            used.push(thread_cpu_since(before).as_secs_f64() * 1e6);
-            let expected = usize::from(ENDPOINTS) - usize::from(!present);
-            runtime
-                .block_on(pool.wait_for(|stats| stats.registered == expected && stats.ready() == expected));
+            settled(&runtime, &pool, expected);
+            updates += 1;
         } else {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(SPACE);
         }
     }
-    (picks.join().expect("picks"), median(&used))
+    picks.join().expect("picks")
 }
 
-/// By the thread's CPU time: to be preempted is not to wait. The first picks warm up.
-fn slow_picks(pool: &Pool<Unconnected>) -> usize {
+/// The pool has published what was asked of it, and has had the time to take the old table apart.
+fn settled(runtime: &Runtime, pool: &Pool<Unconnected>, expected: usize) {
+    runtime.block_on(async {
+        pool.wait_for(|stats| stats.registered == expected && stats.ready() == expected).await;
+        tokio::time::sleep(SPACE).await;
+    });
+}
+
+/// By the thread's CPU time: to be preempted is not to wait.
+fn timed(pool: &Pool<Unconnected>, number: &AtomicUsize) -> Timed {
     let wish = Wish::new();
-    let mut times = Vec::with_capacity(PICKS);
-    for _ in 0..PICKS {
+    // Memory that is there already: its pages are not fetched between the picks.
+    let mut times = vec![u32::MAX; PICKS];
+    let mut swaps = Vec::with_capacity(PICKS / 1_000);
+    let pick = |time: &mut u32| {
         let before = thread_cpu();
         let lease = pool.try_lease(&wish);
-        times.push(thread_cpu_since(before));
+        *time = u32::try_from(thread_cpu_since(before).as_nanos()).unwrap_or(u32::MAX);
         lease.expect("an endpoint").finished(Outcome::Ok);
+        number.load(Ordering::Relaxed)
+    };
+    let mut table = 0;
+    for time in times.iter_mut().take(WARM) {
+        table = pick(time);
     }
-    let mut sorted = times.clone();
-    sorted.sort_unstable();
-    let limit = sorted[PICKS / 2] * SLOW;
-    times.iter().skip(PICKS / 100).filter(|&&time| time > limit).count()
+    for (index, time) in times.iter_mut().enumerate() {
+        let now = pick(time);
+        if now != table {
+            swaps.push(index);
+            table = now;
+        }
+    }
+    Timed { times, swaps }
 }
 
 // === impl Registry ===
 
 impl Registry {
-    /// All is on one runtime of the calling thread, so that the pool's work is counted as this thread's.
-    fn start(policy: &Policy) -> (Self, Pool<Unconnected>, tokio::runtime::Runtime) {
+    /// All is on one runtime of the calling thread, not of the one that picks.
+    fn start(policy: impl Policy + 'static) -> (Self, Pool<Unconnected>, Runtime) {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let service: ServiceName = "many".parse().expect("name");
         let (publisher, subscription) = channel(Scope::Service(service.clone()));
@@ -122,12 +181,18 @@ impl Registry {
         let mut registry = Self { publisher, instances, revision: 0 };
         let pool = {
             let _entered = runtime.enter();
-            Channel::builder(subscription).policy(policy.clone()).pool(Unconnected)
+            Channel::builder(subscription).policy(waypost_channel::Policy::custom(policy)).pool(Unconnected)
         };
         let all = registry.snapshot(true);
         registry.publish(all);
         runtime.block_on(pool.wait_for(|stats| stats.ready() == usize::from(ENDPOINTS)));
         (registry, pool, runtime)
+    }
+
+    /// The last endpoint goes, comes, goes; and how many there are then.
+    fn next(&mut self, updates: usize) -> (Snapshot, usize) {
+        let present = updates % 2 == 1;
+        (self.snapshot(present), usize::from(ENDPOINTS) - usize::from(!present))
     }
 
     /// With or without the last.
