@@ -41,7 +41,7 @@ pub(crate) fn run() {
     for policy in policies {
         let name = policy.name();
         cpu_of_updates(&policy);
-        let (mut beside, mut places) = (Vec::new(), Places::new());
+        let (mut slow, mut beside, mut places) = (Vec::new(), Vec::new(), Places::new());
         for round in 0..ROUNDS {
             // Who goes first goes second in the next round.
             let first = picks(&policy, round % 2 == 0);
@@ -55,10 +55,13 @@ pub(crate) fn run() {
                 quiet.slow(),
                 quiet.median(),
             );
+            slow.push(busy.slow() as f64);
             beside.push(busy.slow() as f64 / quiet.slow().max(1) as f64);
             places.add(&busy);
         }
-        // No goal: what the system does to picks is in both.
+        let figure = format!("slow_picks_during_updates_of_10k_{name}");
+        Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(0.0) }.report(&slow);
+        // Has no goal: where nothing differs it is above 1 half of the time.
         let (low, high) = spread(&beside);
         println!(
             "  {name}: slow picks with updates are {:.2} of those without ({low:.2} to {high:.2})",
@@ -95,8 +98,8 @@ fn cpu_of_updates(policy: &Arc<dyn Policy>) {
         .collect();
     let name = policy.name();
     let figure = format!("update_of_10k_{name}_us");
-    // Our own goals.
-    let goal = if name == "maglev" { 10_000.0 } else { 3_000.0 };
+    // Our own goals: 100 changes a second leave 90 % of a core, ten with a table of 655,373 slots.
+    let goal = if name == "maglev" { 10_000.0 } else { 1_000.0 };
     Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(goal) }.report(&used);
 }
 
