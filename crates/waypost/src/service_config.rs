@@ -118,7 +118,22 @@ fn newest(event: WatchEvent) -> Step {
     }
 }
 
-/// What is no UTF-8 is no JSON either, and is refused where it is read as such.
+/// What is no UTF-8 is no JSON either, and is refused where it is read as such: as this text, which is none.
 fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).into_owned()
+    let refused = |error| format!("not UTF-8: {error}");
+    std::str::from_utf8(value).map_or_else(refused, str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waypost_channel::ServiceConfig;
+
+    #[test]
+    fn what_is_no_utf8_is_no_service_config() {
+        let config = r#"{"methodConfig": [{"name": [{"service": "café.Menu"}]}]}"#;
+        assert!(text(config.as_bytes()).parse::<ServiceConfig>().is_ok());
+        let config = b"{\"methodConfig\": [{\"name\": [{\"service\": \"caf\xe9.Menu\"}]}]}";
+        assert!(text(config).parse::<ServiceConfig>().is_err());
+    }
 }

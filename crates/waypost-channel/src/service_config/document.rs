@@ -205,6 +205,10 @@ impl ThrottlingEntry {
             reason = "clamped to a million; a ratio above the bucket is no more than it"
         )]
         let thousandths = (ratio * 1000.0 + 1e-6).min(f64::from(MOST_TOKENS) * 1000.0) as u32;
+        if thousandths == 0 {
+            let problem = format!("must be at least 0.001, is {ratio}");
+            return Err(InvalidServiceConfig::at(format!("{path}.tokenRatio"), problem));
+        }
         Ok(Throttling { max_tokens, token_ratio_thousandths: thousandths })
     }
 }

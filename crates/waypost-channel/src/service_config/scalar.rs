@@ -30,15 +30,20 @@ const LONGEST: u64 = 315_576_000_000;
 
 // === impl Span ===
 
-/// Digits, perhaps a point and up to nine digits, and `s`.
+/// Digits, a point and up to nine digits, or both, and `s`: gRFC A6 writes `".1s"`, which gRPC's clients take, though proto3's JSON does
+/// not have it.
 fn parse_span(text: &str) -> Option<Duration> {
     let number = text.strip_suffix('s')?;
-    let (seconds, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(seconds) || !digits(fraction) || fraction.len() > 9 {
+    let (seconds, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(seconds)
+        || !digits(fraction)
+        || fraction.len() > 9
+        || (seconds.is_empty() && fraction.is_empty())
+    {
         return None;
     }
-    let seconds: u64 = seconds.parse().ok().filter(|seconds| *seconds <= LONGEST)?;
+    let seconds: u64 = format!("0{seconds}").parse().ok().filter(|seconds| *seconds <= LONGEST)?;
     let nanos: u32 = format!("{fraction:0<9}").parse().ok()?;
     Some(Duration::new(seconds, nanos))
 }
@@ -163,15 +168,16 @@ mod tests {
         assert_eq!(nanos("1s"), Some(1_000_000_000));
         assert_eq!(nanos("0.05s"), Some(50_000_000));
         assert_eq!(nanos("1.000000001s"), Some(1_000_000_001));
+        assert_eq!((nanos(".5s"), nanos("1.s")), (Some(500_000_000), Some(1_000_000_000)));
         for bad in [
             "",
             "s",
+            ".s",
             "1",
             "1 s",
             "-1s",
+            "-.1s",
             "+1s",
-            ".5s",
-            "1.s",
             "1.0000000001s",
             "1e3s",
             "1m",

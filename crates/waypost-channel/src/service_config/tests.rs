@@ -176,6 +176,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         (r#"{"retryThrottling": {"maxTokens": 1001, "tokenRatio": 1}}"#, "retryThrottling.maxTokens"),
         (r#"{"retryThrottling": {"maxTokens": 10, "tokenRatio": -1}}"#, "retryThrottling.tokenRatio"),
+        (r#"{"retryThrottling": {"maxTokens": 10, "tokenRatio": 0.0004}}"#, "retryThrottling.tokenRatio"),
         (r#"{"loadBalancingConfig": [{"a": {}, "b": {}}]}"#, "loadBalancingConfig[0]"),
         (r#"{"loadBalancingConfig": [{"a": {}}, {"b": {}}]}"#, "loadBalancingConfig"),
         (r#"{"loadBalancingPolicy": "best"}"#, "loadBalancingPolicy"),
