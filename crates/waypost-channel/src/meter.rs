@@ -2,6 +2,7 @@
 
 use crate::code::{self, CODES};
 use crate::stats::CallStats;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,6 +79,15 @@ impl Meter {
             self.latency.record(took);
         }
     }
+}
+
+/// Adds up what is counted in several places.
+pub(crate) fn sum(counts: impl IntoIterator<Item = (Code, u64)>) -> CodeCounts {
+    let mut sums: BTreeMap<i32, u64> = BTreeMap::new();
+    for (code, count) in counts {
+        *sums.entry(i32::from(code)).or_default() += count;
+    }
+    sums.into_iter().map(|(code, count)| (code.into(), count)).collect()
 }
 
 // === impl Counters ===

@@ -5,7 +5,7 @@
 
 use crate::channel::Inner;
 use crate::code;
-use crate::meter::{CodeCounts, LatencyHistogram};
+use crate::meter::{self, CodeCounts, LatencyHistogram};
 use crate::stats::{CallStats, ChannelStats, EndpointStats, EndpointStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
@@ -22,7 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 ///
 /// Make one, [register](Self::register) it once, and give it to each
 /// [`ChannelBuilder::metrics`](crate::ChannelBuilder::metrics). A channel that is gone is gone from the metrics, and so is an endpoint
-/// that has left.
+/// that has left. Channels to the same service are added up: an endpoint that two of them are connected to counts twice among the
+/// endpoints by state.
 ///
 /// | name | labels | |
 /// |---|---|---|
@@ -91,7 +92,7 @@ const FAMILIES: &[Family] = &[
         name: "waypost_channel_instances",
         help: "Registered instances",
         kind: MetricType::Gauge,
-        points: |sample| vec![(Vec::new(), Value::Number(sample.stats.registered as u64))],
+        points: |sample| vec![(Vec::new(), Value::Number(sample.registered as u64))],
     },
     Family {
         name: "waypost_channel_endpoints",
@@ -139,14 +140,15 @@ const FAMILIES: &[Family] = &[
 
 const MOST_ENDPOINTS: usize = 1000;
 
-/// One channel at the time of the scrape.
+/// The channels to one service at the time of the scrape.
 struct Sample {
     service: String,
     calls: CallStats,
-    stats: ChannelStats,
-    /// An address that has left and come back may still finish calls of its first life: it is shown once, and what was counted there
-    /// is added up.
-    endpoints: BTreeMap<String, Vec<usize>>,
+    registered: usize,
+    endpoints: Vec<EndpointStats>,
+    /// By address, those of channels that are not too large to show them. An address that has left and come back may still finish calls of
+    /// its first life, and several channels may be connected to it: it is shown once, and what was counted there is added up.
+    shown: BTreeMap<String, Vec<usize>>,
 }
 
 // === impl ChannelMetrics ===
@@ -183,7 +185,16 @@ impl ChannelMetrics {
     fn samples(&self) -> Vec<Sample> {
         let most = self.most_endpoints.load(Ordering::Relaxed);
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        channels.iter().filter_map(Weak::upgrade).map(|channel| Sample::of(&channel, most)).collect()
+        let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+        for channel in channels.iter().filter_map(Weak::upgrade) {
+            let sample = Sample::of(&channel, most);
+            let sample = match samples.remove(&sample.service) {
+                Some(others) => others.plus(sample),
+                None => sample,
+            };
+            samples.insert(sample.service.clone(), sample);
+        }
+        samples.into_values().collect()
     }
 }
 
@@ -234,14 +245,27 @@ impl Value {
 
 impl Sample {
     fn of(channel: &Inner, most_endpoints: usize) -> Self {
-        let stats = channel.pool.stats();
-        let mut endpoints: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        if stats.endpoints.len() <= most_endpoints {
-            for (index, endpoint) in stats.endpoints.iter().enumerate() {
-                endpoints.entry(endpoint.endpoint.to_string()).or_default().push(index);
+        let ChannelStats { registered, endpoints, .. } = channel.pool.stats();
+        let mut shown: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        if endpoints.len() <= most_endpoints {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                shown.entry(endpoint.endpoint.to_string()).or_default().push(index);
             }
         }
-        Self { service: channel.shared.service().to_owned(), calls: channel.call_stats(), stats, endpoints }
+        let service = channel.shared.service().to_owned();
+        Self { service, calls: channel.call_stats(), registered, endpoints, shown }
+    }
+
+    /// Of these channels, and of one more to the same service.
+    fn plus(mut self, other: Self) -> Self {
+        let before = self.endpoints.len();
+        self.endpoints.extend(other.endpoints);
+        for (at, lives) in other.shown {
+            self.shown.entry(at).or_default().extend(lives.into_iter().map(|index| before + index));
+        }
+        // Both see the same registry, perhaps not at the same time.
+        let registered = self.registered.max(other.registered);
+        Self { calls: self.calls.plus(other.calls), registered, ..self }
     }
 
     fn retries(&self) -> Vec<Point> {
@@ -251,7 +275,7 @@ impl Sample {
     }
 
     fn states(&self) -> Vec<Point> {
-        let count = |state| self.stats.endpoints.iter().filter(|endpoint| endpoint.state == state).count();
+        let count = |state| self.endpoints.iter().filter(|endpoint| endpoint.state == state).count();
         let point = |state: EndpointStatus| {
             (vec![("state", state.as_str().to_owned())], Value::Number(count(state) as u64))
         };
@@ -260,11 +284,9 @@ impl Sample {
 
     /// Each address with the endpoints that it has been.
     fn lives(&self) -> impl Iterator<Item = (Labels, impl Iterator<Item = &EndpointStats>)> {
-        self.endpoints.iter().map(|(at, lives)| {
-            (
-                vec![("endpoint", at.clone())],
-                lives.iter().filter_map(|index| self.stats.endpoints.get(*index)),
-            )
+        self.shown.iter().map(|(at, lives)| {
+            let lives = lives.iter().filter_map(|index| self.endpoints.get(*index));
+            (vec![("endpoint", at.clone())], lives)
         })
     }
 
@@ -274,14 +296,8 @@ impl Sample {
 
     fn failures(&self) -> Vec<Point> {
         let failures = self.lives().flat_map(|(labels, lives)| {
-            let mut sums: BTreeMap<i32, u64> = BTreeMap::new();
-            for (code, count) in
-                lives.flat_map(|stats| &stats.codes).filter(|(code, _)| *code != tonic::Code::Ok)
-            {
-                *sums.entry(i32::from(*code)).or_default() += count;
-            }
-            let sums: CodeCounts = sums.into_iter().map(|(code, count)| (code.into(), count)).collect();
-            codes(&labels, &sums)
+            let failed = lives.flat_map(|stats| &stats.codes).filter(|(code, _)| *code != tonic::Code::Ok);
+            codes(&labels, &meter::sum(failed.copied()))
         });
         failures.collect()
     }

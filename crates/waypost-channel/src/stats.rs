@@ -1,7 +1,7 @@
 //! What a channel can say of itself at one instant.
 
 use crate::fleet::{Census, EndpointReport, LinkPhase};
-use crate::meter::{CodeCounts, LatencyHistogram, Meter};
+use crate::meter::{self, CodeCounts, LatencyHistogram, Meter};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -143,6 +143,22 @@ impl EndpointStats {
             codes: meter.map(|meter| meter.codes.counts()).unwrap_or_default(),
             latency: meter.map(|meter| meter.latency.read()).unwrap_or_default(),
             last_error: report.error.clone(),
+        }
+    }
+}
+
+// === impl CallStats ===
+
+impl CallStats {
+    /// Of this channel and another.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            codes: meter::sum(self.codes.into_iter().chain(other.codes)),
+            latency: self.latency.plus(&other.latency),
+            retries: self.retries + other.retries,
+            hedges: self.hedges + other.hedges,
+            unprocessed: self.unprocessed + other.unprocessed,
+            rejected_configs: self.rejected_configs + other.rejected_configs,
         }
     }
 }

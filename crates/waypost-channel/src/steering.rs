@@ -36,7 +36,13 @@ impl Steering {
         self.shared.plan.rcu(|plan| plan.next(Arc::clone(&config), policy));
         self.shared.config_error.store(None);
         let configured = config.health_check.as_deref().map(Arc::from);
-        self.health.send_replace(configured.or_else(|| self.settings.health_check.clone()));
+        let asked: Option<Arc<str>> = configured.or_else(|| self.settings.health_check.clone());
+        // Each connection would ask anew for the same health.
+        self.health.send_if_modified(|known| {
+            let other = *known != asked;
+            *known = asked;
+            other
+        });
         self.tuning.send_modify(|tuning| {
             tuning.configured = config.load_balancing.clone().unwrap_or_default();
         });
