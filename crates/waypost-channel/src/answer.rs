@@ -23,7 +23,7 @@ enum Content {
         body: Passing,
         attempt: UnderWay,
     },
-    /// All of it, in the headers; what a proxy has sent besides is not gRPC's.
+    /// All of it, in the headers; what a server may have sent besides is not gRPC's.
     InHeaders {
         code: Code,
         rest: Incoming,

@@ -11,8 +11,9 @@ use crate::ledger::UnderWay;
 use crate::line::{Http2, Unsent};
 use crate::outgoing::Payload;
 use crate::replay::Replay;
+use crate::resend::NotProcessedBy;
 use crate::traffic::InFlight;
-use crate::verdict::{code_of_headers, is_refusal, status_of};
+use crate::verdict::{code_of_http, code_of_trailers, is_refusal, status_of};
 use futures::future::BoxFuture;
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, Version};
@@ -26,9 +27,9 @@ use tonic::{Code, Status};
 pub(crate) enum Ended {
     /// The endpoint has answered, well or not.
     Answered(Box<Answer>),
-    /// It has not processed the call, which can go to another in any case; with the payload, if that was not sent.
-    NotProcessed(Status, Option<Payload>),
-    /// It may have processed it.
+    /// It has not processed the call, which can go to another; with the payload, if that was not sent.
+    NotProcessed(Status, NotProcessedBy, Option<Payload>),
+    /// It may have processed it: there is no answer, or one that is no gRPC server's.
     Lost(Status),
     /// The call cannot go on: there is no time for another attempt, or what is wrong is the caller's.
     Over(Status),
@@ -119,10 +120,6 @@ impl Call {
         ended: Option<Result<Result<Response<Incoming>, Severed>, Passed>>,
     ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
         let Sent { stage, under_way } = sent;
-        let late = |under_way: UnderWay, status: Status| {
-            under_way.ended(status.code());
-            ControlFlow::Break(Ended::Over(status))
-        };
         match (stage, ended) {
             (Stage::Going(exchange), Some(Ok(Ok(response)))) => {
                 self.answered(response, under_way, exchange.replay())
@@ -133,11 +130,14 @@ impl Call {
             (Stage::Unsent(unsent), _) => ControlFlow::Break(refused(under_way, *unsent)),
             (Stage::Waiting(waiting), _) => {
                 let status = out_of_turn(&under_way.context(), waiting.connection.limit());
-                late(under_way, status)
+                // The endpoint has not seen it, so it is not its failure.
+                under_way.not_sent();
+                ControlFlow::Break(Ended::Over(status))
             }
             (Stage::Going(_), _) => {
                 let status = passed(&under_way.context());
-                late(under_way, status)
+                under_way.ended(status.code());
+                ControlFlow::Break(Ended::Over(status))
             }
         }
     }
@@ -158,10 +158,16 @@ impl Call {
                 attempts: under_way.attempt(),
             });
         }
-        if let Some(code) = code_of_headers(parts.status, &parts.headers) {
+        if let Some(code) = code_of_trailers(&parts.headers) {
             under_way.ended(code);
             body.settle();
             return ControlFlow::Break(Ended::Answered(Box::new(Answer::in_headers(parts, code, body))));
+        }
+        if let Some(code) = code_of_http(parts.status) {
+            let (status, context) = (parts.status, under_way.context());
+            under_way.ended(code);
+            let text = format!("{context}: HTTP status {status} without a gRPC status");
+            return ControlFlow::Break(Ended::Lost(Status::new(code, text)));
         }
         under_way.answered();
         let body = Passing::new(body, self.longest, replay.cloned());
@@ -175,9 +181,13 @@ impl Call {
     async fn hold(&self, parts: Parts, body: Passing, attempt: UnderWay) -> Ended {
         match Held::read(body, self.inner.settings.retry.response_limit, self.deadline).await {
             Held::Complete(body) => {
-                let code = body.code().unwrap_or(Code::Unknown);
-                attempt.ended(code);
-                Ended::Answered(Box::new(Answer::whole(parts, code, body)))
+                let code = body.code();
+                match code {
+                    Some(code) => attempt.ended(code),
+                    // A response that ends without a status is one that was cut short.
+                    None => attempt.lost(Code::Unknown),
+                }
+                Ended::Answered(Box::new(Answer::whole(parts, code.unwrap_or(Code::Unknown), body)))
             }
             Held::TooLarge(body) => Ended::Answered(Box::new(Answer::begun(parts, body, attempt))),
             Held::Broken(broken) => {
@@ -217,7 +227,7 @@ fn out_of_turn(context: &str, limit: usize) -> Status {
 /// There will be no response.
 fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
     if let Some(failure) = exchange.replay().and_then(|replay| replay.failure()) {
-        return Ended::Over(failure);
+        return Ended::Over(failure.told(&under_way.context()));
     }
     let status = status_of(error, &under_way.context());
     if exchange.is_replaced() {
@@ -228,7 +238,8 @@ fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
     let reset = matches!(error, Severed::Http2(error) if error.is_reset());
     if is_refusal(error) || (untouched && !reset) {
         under_way.not_sent();
-        return Ended::NotProcessed(status, unsent);
+        let by = if reset { NotProcessedBy::Server } else { NotProcessedBy::Connection };
+        return Ended::NotProcessed(status, by, unsent);
     }
     under_way.lost(status.code());
     Ended::Lost(status)
@@ -239,5 +250,9 @@ fn refused(under_way: UnderWay, unsent: Unsent) -> Ended {
     let Unsent { error, payload, wrong } = unsent;
     let status = status_of(&error, &under_way.context());
     under_way.not_sent();
-    if wrong { Ended::Over(status) } else { Ended::NotProcessed(status, Some(payload)) }
+    if wrong {
+        Ended::Over(status)
+    } else {
+        Ended::NotProcessed(status, NotProcessedBy::Connection, Some(payload))
+    }
 }

@@ -14,7 +14,7 @@ use crate::meter::count;
 use crate::outgoing::Payload;
 use crate::plan::Plan;
 use crate::pool::{NotReady, Wish};
-use crate::resend::{Pushback, Retries};
+use crate::resend::{Pushback, Retries, Unprocessed};
 use crate::service_config::{HedgingRule, MethodConfig, Resend};
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::uri::PathAndQuery;
@@ -66,10 +66,27 @@ struct Trail {
     payload: Option<Payload>,
     retries: Option<Box<Retries>>,
     tried: Vec<Arc<EndpointState>>,
-    /// Attempts that reached, or may have reached, an endpoint.
+    /// Attempts that reached, or may have reached, an endpoint, or found none.
     attempts: u32,
-    /// Attempts that certainly did not.
-    unprocessed: u32,
+    /// Of a call whose first attempt has come to nothing.
+    past: Option<Box<Past>>,
+}
+
+/// What is behind a call that is sent once more.
+#[derive(Default)]
+struct Past {
+    /// Attempts that certainly did not reach an endpoint.
+    unprocessed: Unprocessed,
+    /// Why there is to be another, counted when there is.
+    again: Option<Again>,
+    /// What the last attempt came to, while an endpoint is looked for.
+    last: Option<Verdict>,
+}
+
+/// Why a call is sent once more.
+enum Again {
+    Unprocessed,
+    Failed,
 }
 
 /// How a call ends: with what an endpoint has answered, or with what is told in its place.
@@ -77,9 +94,6 @@ pub(crate) enum Verdict {
     Answer(Box<Answer>),
     Status(Status),
 }
-
-/// A call that so many endpoints in a row have not even looked at is given up.
-pub(crate) const MOST_UNPROCESSED: u32 = 16;
 
 /// What a client calls itself, unless the caller has said.
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
@@ -115,14 +129,14 @@ pub(crate) fn run(
     let (call, course, body, longest) = Call::prepare(inner, &plan, request);
     let (payload, retries, other) =
         match (Payload::take(body, limit, longest, &call.inner.shared.kept), course) {
-            (Err(status), _) => (None, None, Some(Box::new(Other::Unmade(status)))),
+            (Err(unmade), _) => (None, None, Some(Box::new(Other::Unmade(unmade.told(&call.name()))))),
             (Ok(payload), Course::Hedges(rule)) => {
                 (None, None, Some(Box::new(Other::Hedged(*rule, payload))))
             }
             (Ok(payload), Course::Retries(retries)) => (Some(payload), Some(retries), None),
             (Ok(payload), Course::Once) => (Some(payload), None, None),
         };
-    let mut trail = Trail { payload, retries, tried: Vec::new(), attempts: 0, unprocessed: 0 };
+    let mut trail = Trail { payload, retries, tried: Vec::new(), attempts: 0, past: None };
     async move {
         call.inner.start();
         let verdict = match other {
@@ -179,6 +193,11 @@ impl Call {
         (call, course, body, longest_request)
     }
 
+    /// As errors have it that no endpoint has to do with.
+    fn name(&self) -> String {
+        format!("{} {}", self.inner.shared.service(), self.path.path())
+    }
+
     async fn otherwise(&self, other: Other) -> Verdict {
         match other {
             Other::Unmade(status) => Verdict::Status(status),
@@ -192,23 +211,35 @@ impl Call {
             let (endpoint, sent) = {
                 let lease = match self.endpoint(&trail.tried).await {
                     Ok(lease) => lease,
-                    Err(status) => return Verdict::Status(status),
+                    Err(status) => {
+                        trail.payload = Some(payload);
+                        match self.unplaced(trail, status).await {
+                            Some(verdict) => return verdict,
+                            None => continue,
+                        }
+                    }
                 };
+                if let Some(past) = &mut trail.past {
+                    past.last = None;
+                    self.count(past.again.take());
+                }
                 let endpoint = Arc::clone(lease.endpoint());
                 trail.payload = Some(payload.copy());
                 (endpoint, self.send(lease, payload, trail.attempts + 1))
             };
             let ended = self.outcome(sent).await;
             let (verdict, pushback) = match ended {
-                Ended::NotProcessed(status, given_back) => {
-                    trail.unprocessed += 1;
+                Ended::NotProcessed(status, by, given_back) => {
                     trail.tried.push(endpoint);
                     trail.payload = given_back.or(trail.payload.take());
-                    if trail.unprocessed >= MOST_UNPROCESSED || !trail.renew() {
+                    let past = trail.past.get_or_insert_default();
+                    let may = past.unprocessed.another(by, &self.record.plan().budget, now());
+                    past.again = Some(Again::Unprocessed);
+                    let times = past.unprocessed.times();
+                    if !may || !trail.renew() {
                         return Verdict::Status(status);
                     }
-                    count(&self.inner.shared.counters.unprocessed);
-                    self.settle(trail.unprocessed, &trail.tried).await;
+                    self.settle(times, &trail.tried).await;
                     continue;
                 }
                 Ended::Over(status) | Ended::Replaced(status) => return Verdict::Status(status),
@@ -219,27 +250,52 @@ impl Call {
                 }
             };
             trail.attempts += 1;
-            let (Some(code), Some(retries)) = (verdict.failure(), trail.retries.as_mut()) else {
-                return verdict;
-            };
             trail.tried.push(endpoint);
-            let elsewhere = self.inner.pool.has_others(&trail.tried);
-            let wait = retries.after(
-                (code, pushback),
-                trail.attempts,
-                elsewhere,
-                &self.record.plan().budget,
-                now(),
-                fastrand::f64(),
-            );
-            let Some(wait) = wait else { return verdict };
-            if !trail.renew() || !self.pause(wait).await {
+            if !self.retry(trail, &verdict, pushback).await {
                 return verdict;
             }
-            count(&self.inner.shared.counters.retries);
+            trail.past.get_or_insert_default().last = Some(verdict);
         }
         // Every turn that does not end the call leaves a payload.
         Verdict::Status(Status::internal("there is nothing to send"))
+    }
+
+    /// An attempt has failed, or found no endpoint: whether there is to be another, after the wait before it.
+    async fn retry(&self, trail: &mut Trail, verdict: &Verdict, pushback: Pushback) -> bool {
+        let (Some(code), Some(retries)) = (verdict.failure(), trail.retries.as_mut()) else { return false };
+        let elsewhere = self.inner.pool.has_others(&trail.tried);
+        let budget = &self.record.plan().budget;
+        let made = trail.attempts;
+        let wait = retries.after((code, pushback), made, elsewhere, budget, now(), fastrand::f64());
+        let Some(wait) = wait else { return false };
+        trail.past.get_or_insert_default().again = Some(Again::Failed);
+        trail.renew() && self.pause(wait).await
+    }
+
+    /// There is no endpoint for the call. Under a `retryPolicy` that is a failed attempt, as it is in gRPC; a call that is marked idempotent
+    /// fails at once as any other does, unless an attempt has failed before. What the caller learns is what that one came to.
+    async fn unplaced(&self, trail: &mut Trail, status: Status) -> Option<Verdict> {
+        let unready = status.code() == Code::Unavailable;
+        let counts = trail.retries.as_ref().is_some_and(|retries| retries.include_unplaced(trail.attempts));
+        let verdict = Verdict::Status(status);
+        if unready && counts {
+            trail.attempts += 1;
+            if Box::pin(self.retry(trail, &verdict, Pushback::None)).await {
+                trail.past.get_or_insert_default().last.get_or_insert(verdict);
+                return None;
+            }
+        }
+        let last = trail.past.as_mut().and_then(|past| past.last.take());
+        Some(last.filter(|_| unready).unwrap_or(verdict))
+    }
+
+    fn count(&self, again: Option<Again>) {
+        let counters = &self.inner.shared.counters;
+        let counter = again.map(|again| match again {
+            Again::Unprocessed => &counters.unprocessed,
+            Again::Failed => &counters.retries,
+        });
+        counter.into_iter().for_each(count);
     }
 
     /// Waits, unless that would take the call past its deadline: its caller then learns at once what has failed.
@@ -274,6 +330,10 @@ impl Call {
     /// Picks an endpoint, waiting for one if that may help.
     pub(crate) async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Lease<Http2>, Status> {
         let pool = &self.inner.pool;
+        if self.deadline.0.is_some_and(|deadline| deadline <= Instant::now()) {
+            let name = self.name();
+            return Err(Status::deadline_exceeded(format!("{name}: the deadline passed before it was sent")));
+        }
         let wish = self.wish(tried);
         if let Some(lease) = pool.try_lease(&wish) {
             return Ok(lease);

@@ -2,14 +2,16 @@
 
 use crate::tls::{InvalidTls, client_config};
 use futures::future::BoxFuture;
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tower::ServiceExt as _;
 use waypost_model::{Endpoint, Scheme};
 
 /// Makes the transport under an HTTP/2 connection.
@@ -38,7 +40,8 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 /// TCP, and TLS over TCP if it was given a configuration: the default.
 ///
-/// `TCP_NODELAY` is set. TCP keepalive finds a host that is gone also while no call is under way, without a word to the
+/// A name with addresses of both families is tried by the other one, too, when the first has not answered within 300 ms ("happy
+/// eyeballs", RFC 8305). `TCP_NODELAY` is set. TCP keepalive finds a host that is gone also while no call is under way, without a word to the
 /// server: first probe after 20 s, then every 5 s, gone after 3 without an answer.
 #[derive(Debug, Clone, Default)]
 pub struct TcpConnector {
@@ -119,8 +122,10 @@ impl Connector for TcpConnector {
         let tls = self.tls.clone().filter(|_| self.is_secure(&endpoint));
         let server_name = self.server_name.clone();
         Box::pin(async move {
-            let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-            prepare(&tcp)?;
+            let authority = endpoint.authority();
+            let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/").build();
+            let uri = uri.map_err(io::Error::other)?;
+            let tcp = connector().oneshot(uri).await.map_err(io::Error::other)?.into_inner();
             let Some(config) = tls else { return Ok(Box::new(tcp) as Transport) };
             let name = match server_name {
                 Some(name) => name,
@@ -138,11 +143,11 @@ impl Connector for TcpConnector {
     }
 }
 
-fn prepare(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(20))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(Duration::from_secs(20)));
+    connector.set_keepalive_interval(Some(Duration::from_secs(5)));
+    connector.set_keepalive_retries(Some(3));
+    connector
 }

@@ -1,6 +1,6 @@
 //! A request that a connection has, and the response to it: without a task of its own, but for a request that is still being made.
 
-use crate::outgoing::{Chunk, Claim, Mark, Payload};
+use crate::outgoing::{Chunk, Claim, Payload, Sending};
 use crate::replay::Replay;
 use crate::traffic::InFlight;
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub(crate) struct Exchange {
     upload: Upload,
     /// Until the response takes it.
     in_flight: Option<InFlight>,
+    /// It has failed before the server could know of it.
+    untouched: bool,
 }
 
 /// The body of a response. Dropped before its end, the request is cancelled.
@@ -31,7 +33,7 @@ pub(crate) struct Incoming {
     /// Nothing follows. What becomes of the stream then is not the reader's concern.
     over: bool,
     /// Ends with the response: nobody is left who would want to know what becomes of the rest of the request.
-    upload: Option<AbortOnDropHandle<()>>,
+    upload: Option<Rest>,
     /// Until its end has been read.
     in_flight: Option<InFlight>,
 }
@@ -51,9 +53,9 @@ pub(crate) enum Severed {
 
 /// The body of the request.
 enum Upload {
-    /// The connection has all of it.
-    Whole(Mark),
-    /// Not that of a usual unary call.
+    /// The connection has all of it; the response takes what it has not written.
+    Whole(Option<Sending>),
+    /// It is still being made.
     Going(Box<Going>),
 }
 
@@ -63,28 +65,31 @@ struct Going {
     task: Option<AbortOnDropHandle<()>>,
 }
 
+/// What the server may not have got of a request when its response begins. Dropped, it is taken back.
+#[expect(dead_code, reason = "what counts is their drop")]
+enum Rest {
+    Unwritten(Sending),
+    Unmade(AbortOnDropHandle<()>),
+}
+
 // === impl Exchange ===
 
 impl Exchange {
     pub(crate) fn new(
         in_flight: InFlight,
         response: ResponseFuture,
-        mut stream: SendStream<Chunk>,
+        stream: SendStream<Chunk>,
         payload: Payload,
     ) -> Self {
-        let payload = match payload {
-            Payload::Whole(whole) => match whole.send(&mut stream) {
-                Ok(mark) => {
-                    return Self { response, upload: Upload::Whole(mark), in_flight: Some(in_flight) };
-                }
-                Err(whole) => Payload::Whole(whole),
-            },
-            stream @ Payload::Stream(..) => stream,
+        let upload = match payload {
+            Payload::Whole(whole) => Upload::Whole(Some(whole.send(stream))),
+            Payload::Stream(..) => {
+                let claim = Claim::new(payload);
+                let task = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&claim).upload(stream)));
+                Upload::Going(Box::new(Going { claim, task: Some(task) }))
+            }
         };
-        let claim = Claim::new(payload);
-        let task = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&claim).upload(stream)));
-        let upload = Upload::Going(Box::new(Going { claim, task: Some(task) }));
-        Self { response, upload, in_flight: Some(in_flight) }
+        Self { response, upload, in_flight: Some(in_flight), untouched: false }
     }
 
     /// The request, if it is still being made.
@@ -100,16 +105,13 @@ impl Exchange {
         matches!(&self.upload, Upload::Going(going) if going.claim.is_replaced())
     }
 
-    /// After it has failed: whether it was a whole request of which the connection has not looked at a byte, so that the server has
-    /// at most seen its headers; and what was not sent.
+    /// After it has failed: whether the server cannot know of it; and what was not read of the request.
     pub(crate) fn unsent(&self) -> (bool, Option<Payload>) {
-        match &self.upload {
-            Upload::Whole(mark) => (!mark.is_set(), None),
-            Upload::Going(going) => {
-                let unsent = going.claim.take();
-                (going.claim.replay().is_none() && unsent.is_some(), unsent)
-            }
-        }
+        let unread = match &self.upload {
+            Upload::Whole(_) => None,
+            Upload::Going(going) => going.claim.take(),
+        };
+        (self.untouched, unread)
     }
 }
 
@@ -122,11 +124,14 @@ impl Future for Exchange {
         let Some(in_flight) = self.in_flight.take() else { return Poll::Pending };
         let response = match response {
             Ok(response) => response,
-            Err(error) => return Poll::Ready(Err(in_flight.severed(error))),
+            Err(error) => {
+                self.untouched = !in_flight.has_posted(self.response.stream_id().as_u32());
+                return Poll::Ready(Err(in_flight.severed(error)));
+            }
         };
         let upload = match &mut self.upload {
-            Upload::Whole(_) => None,
-            Upload::Going(going) => going.task.take(),
+            Upload::Whole(sending) => sending.take().map(Rest::Unwritten),
+            Upload::Going(going) => going.task.take().map(Rest::Unmade),
         };
         Poll::Ready(Ok(response.map(|stream| Incoming {
             stream,

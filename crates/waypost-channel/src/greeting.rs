@@ -8,7 +8,10 @@
 //! Nor does it tell of a GOAWAY while a stream goes on, though no new call is taken from then on, nor of a change in how many requests
 //! the server takes at a time, nor of the end of a response before that is read: these are looked for as well.
 
+use crate::frames::{ACK, DATA, END_STREAM, Frames, GOAWAY, HEADERS, Head, Piece, RST_STREAM, SETTINGS};
+use crate::table::Pace;
 use crate::traffic::Traffic;
+use h2::Reason;
 use pin_project_lite::pin_project;
 use std::io;
 use std::pin::Pin;
@@ -23,9 +26,10 @@ pin_project! {
     pub(crate) struct Greeted<T> {
         #[pin]
         inner: T,
-        frames: Frames,
+        server: Server,
         heard: Option<oneshot::Sender<Greeting>>,
         traffic: Arc<Traffic>,
+        pace: Arc<Pace>,
     }
 }
 
@@ -43,96 +47,121 @@ pub(crate) enum Greeting {
 enum Word {
     Greeting(Greeting),
     GoAway,
+    /// It takes leave because we have pinged too often.
+    TooManyPings,
     /// So many requests at a time.
     Limit(usize),
     /// The response on this stream is complete, or will not be.
     Ended(u32),
 }
 
-/// Follows the frames.
+/// Understands the frames of a server.
 #[derive(Debug, Default)]
-struct Frames {
-    /// Three bytes of length, the type, the flags, four bytes of stream.
-    header: [u8; HEADER],
-    /// How much of the header is there.
-    known: usize,
-    /// How much of the payload is still to come.
-    payload: usize,
-    /// What follows are settings.
-    settings: bool,
-    /// Two bytes of name, four of value; their number is in `known`.
-    setting: [u8; SETTING],
-    greeted: bool,
+struct Server {
+    frames: Frames,
+    reading: Reading,
     /// What follows are no frames.
     foreign: bool,
 }
 
-const HEADER: usize = 9;
+/// What has come of a frame, and of those before it that it goes on with.
+#[derive(Debug, Default)]
+struct Reading {
+    greeted: bool,
+    /// Of a setting: two bytes of name, four of value. Of a GOAWAY: the last stream, four bytes of reason.
+    field: [u8; FIELD],
+    /// How much of it is there.
+    known: usize,
+    /// Ends with the headers that are still to come of it.
+    ending: Option<u32>,
+}
+
+const FIELD: usize = 8;
 const SETTING: usize = 6;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
 
-// === impl Frames ===
+// === impl Server ===
 
-impl Frames {
-    fn read(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Word)) {
+impl Server {
+    fn read(&mut self, bytes: &[u8], mut tell: impl FnMut(Word)) {
         if self.foreign {
             return;
         }
-        while let Some((first, rest)) = bytes.split_first() {
-            if self.payload > 0 && self.settings {
-                self.payload -= 1;
-                bytes = rest;
-                self.setting[self.known] = *first;
-                self.known += 1;
-                if self.known == SETTING || self.payload == 0 {
-                    let whole = std::mem::take(&mut self.known) == SETTING;
-                    let [a, b, value @ ..] = self.setting;
-                    if whole && u16::from_be_bytes([a, b]) == MAX_CONCURRENT_STREAMS {
-                        // As many as there can be, where that is less.
-                        let limit = usize::try_from(u32::from_be_bytes(value));
-                        tell(Word::Limit(limit.unwrap_or(usize::MAX)));
-                    }
+        let Self { frames, reading, foreign } = self;
+        frames.read(bytes, |piece| {
+            if *foreign {
+                return;
+            }
+            match piece {
+                Piece::Begins(head) if !reading.greeted && head.kind != SETTINGS => {
+                    *foreign = true;
+                    tell(Word::Greeting(Greeting::Foreign));
                 }
-                continue;
+                Piece::Begins(head) => reading.begin(head, &mut tell),
+                Piece::Carries(head, bytes) => reading.carry(head, bytes, &mut tell),
+                Piece::Ends(head) => reading.end(head, &mut tell),
             }
-            if self.payload > 0 {
-                let skipped = self.payload.min(bytes.len());
-                self.payload -= skipped;
-                bytes = &bytes[skipped..];
-                continue;
-            }
-            bytes = rest;
-            self.header[self.known] = *first;
+        });
+    }
+}
+
+// === impl Reading ===
+
+impl Reading {
+    fn begin(&mut self, head: Head, tell: &mut impl FnMut(Word)) {
+        self.greeted = true;
+        self.known = 0;
+        if head.kind == SETTINGS && head.has(ACK) {
+            tell(Word::Greeting(Greeting::Http2));
+        }
+        if head.kind == GOAWAY {
+            tell(Word::GoAway);
+        }
+    }
+
+    fn carry(&mut self, head: Head, bytes: &[u8], tell: &mut impl FnMut(Word)) {
+        let length = match head.kind {
+            SETTINGS => SETTING,
+            GOAWAY => FIELD,
+            _ => return,
+        };
+        for byte in bytes {
+            // Of a GOAWAY what follows the reason is for people.
+            let Some(place) = self.field.get_mut(self.known) else { return };
+            *place = *byte;
             self.known += 1;
-            if self.known == HEADER {
+            if self.known < length {
+                continue;
+            }
+            if head.kind == SETTINGS {
                 self.known = 0;
-                let [high, mid, low, kind, flags, stream @ ..] = self.header;
-                self.payload = usize::from(high) << 16 | usize::from(mid) << 8 | usize::from(low);
-                let settings = kind == SETTINGS;
-                self.settings = settings;
-                if settings && flags & ACK != 0 {
-                    tell(Word::Greeting(Greeting::Http2));
+                let [high, low, value @ .., _, _] = self.field;
+                if u16::from_be_bytes([high, low]) == MAX_CONCURRENT_STREAMS {
+                    // As many as there can be, where that is less.
+                    let limit = usize::try_from(u32::from_be_bytes(value));
+                    tell(Word::Limit(limit.unwrap_or(usize::MAX)));
                 }
-                if !settings && !self.greeted {
-                    self.foreign = true;
-                    return tell(Word::Greeting(Greeting::Foreign));
-                }
-                self.greeted = true;
-                if kind == RST_STREAM || (matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0) {
-                    // The first bit is reserved.
-                    tell(Word::Ended(u32::from_be_bytes(stream) & (u32::MAX >> 1)));
-                }
-                if kind == GOAWAY {
-                    tell(Word::GoAway);
+            } else {
+                let [_, _, _, _, reason @ ..] = self.field;
+                if Reason::from(u32::from_be_bytes(reason)) == Reason::ENHANCE_YOUR_CALM {
+                    tell(Word::TooManyPings);
                 }
             }
+        }
+    }
+
+    /// A response is complete with all of its last frame, which the library waits for as well.
+    fn end(&mut self, head: Head, tell: &mut impl FnMut(Word)) {
+        if head.kind == RST_STREAM || (head.kind == DATA && head.has(END_STREAM)) {
+            tell(Word::Ended(head.stream));
+        }
+        if head.kind == HEADERS && head.has(END_STREAM) {
+            self.ending = Some(head.stream);
+        }
+        if head.completes_headers()
+            && let Some(stream) = self.ending.take()
+        {
+            tell(Word::Ended(stream));
         }
     }
 }
@@ -140,10 +169,14 @@ impl Frames {
 // === impl Greeted ===
 
 impl<T> Greeted<T> {
-    /// With what tells of the greeting.
-    pub(crate) fn new(inner: T, traffic: Arc<Traffic>) -> (Self, oneshot::Receiver<Greeting>) {
+    /// With what tells of the greeting. A server that complains of pings slows down the `pace`.
+    pub(crate) fn new(
+        inner: T,
+        traffic: Arc<Traffic>,
+        pace: Arc<Pace>,
+    ) -> (Self, oneshot::Receiver<Greeting>) {
         let (heard, greeting) = oneshot::channel();
-        (Self { inner, frames: Frames::default(), heard: Some(heard), traffic }, greeting)
+        (Self { inner, server: Server::default(), heard: Some(heard), traffic, pace }, greeting)
     }
 }
 
@@ -159,10 +192,11 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
             this.traffic.hear();
-            this.frames.read(read, |word| match word {
+            this.server.read(read, |word| match word {
                 // Nobody listens any more: the attempt was given up.
                 Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
                 Word::GoAway => this.traffic.leave(),
+                Word::TooManyPings => this.pace.slow_down(),
                 Word::Limit(limit) => this.traffic.set_limit(limit),
                 Word::Ended(stream) => this.traffic.ended(stream),
             });
@@ -204,7 +238,7 @@ mod tests {
 
     async fn greeting(chunks: &[&[u8]]) -> Option<Greeting> {
         let (mut server, client) = tokio::io::duplex(1024);
-        let (mut client, mut heard) = Greeted::new(client, Arc::new(Traffic::new()));
+        let (mut client, mut heard) = Greeted::new(client, Arc::new(Traffic::new()), Arc::default());
         for chunk in chunks {
             server.write_all(chunk).await.unwrap();
             let mut read = vec![0; chunk.len()];
@@ -218,7 +252,7 @@ mod tests {
     async fn a_goaway_is_heard_after_whatever_came_before() {
         let (mut server, client) = tokio::io::duplex(1024);
         let traffic = Arc::new(Traffic::new());
-        let (mut client, _heard) = Greeted::new(client, Arc::clone(&traffic));
+        let (mut client, _heard) = Greeted::new(client, Arc::clone(&traffic), Arc::default());
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
         let data = [0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7];
         let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 127, 255, 255, 255, 0, 0, 0, 0];
@@ -249,9 +283,9 @@ mod tests {
         ]
         .concat();
         for portion in 1..all.len() {
-            let (mut frames, mut limits) = (Frames::default(), Vec::new());
+            let (mut server, mut limits) = (Server::default(), Vec::new());
             for bytes in all.chunks(portion) {
-                frames.read(bytes, |word| {
+                server.read(bytes, |word| {
                     if let Word::Limit(limit) = word {
                         limits.push(limit);
                     }
@@ -259,6 +293,41 @@ mod tests {
             }
             assert_eq!(limits, [100, 0, 4_294_967_295]);
         }
+    }
+
+    /// What the server says, and after how many bytes.
+    fn words(bytes: &[u8]) -> Vec<(usize, Word)> {
+        let (mut server, mut words) = (Server::default(), Vec::new());
+        for (at, byte) in bytes.iter().enumerate() {
+            server.read(&[*byte], |word| words.push((at + 1, word)));
+        }
+        words
+    }
+
+    /// The library counts its stream until then.
+    #[test]
+    fn a_response_is_complete_with_the_last_byte_of_its_last_frame() {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let data = [0, 0, 3, 0, 1, 0, 0, 0, 1, 7, 7, 7];
+        let headers = [0, 0, 2, 1, 1, 0, 0, 0, 3, 7, 7];
+        let more = [0, 0, 1, 9, 4, 0, 0, 0, 3, 7];
+        let whole = [0, 0, 1, 1, 5, 0, 0, 0, 5, 7];
+        let reset = [0, 0, 4, 3, 0, 0, 0, 0, 7, 0, 0, 0, 8];
+        let all = [&settings[..], &data, &headers, &more, &whole, &reset].concat();
+        let ended = |at, stream| (at, Word::Ended(stream));
+        assert_eq!(words(&all), [ended(21, 1), ended(42, 3), ended(52, 5), ended(65, 7)]);
+    }
+
+    #[test]
+    fn a_server_that_is_pinged_too_often_says_so_when_it_takes_leave() {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let goaway = |reason: u8, text: &[u8]| {
+            let length = u8::try_from(8 + text.len()).unwrap();
+            [&[0, 0, length, 7, 0, 0, 0, 0, 0, 127, 255, 255, 255, 0, 0, 0, reason], text].concat()
+        };
+        let complaint = words(&[&settings[..], &goaway(11, b"too_many_pings")].concat());
+        assert_eq!(complaint, [(18, Word::GoAway), (26, Word::TooManyPings)]);
+        assert_eq!(words(&[&settings[..], &goaway(0, b"")].concat()), [(18, Word::GoAway)]);
     }
 
     #[tokio::test]

@@ -143,6 +143,11 @@ fn read(answer: HealthCheckResponse) -> Result<(), Arc<str>> {
 }
 
 async fn open(connection: Http2, service: &str) -> Result<Streaming<HealthCheckResponse>, Status> {
+    if connection.limit() == 1 {
+        return Err(Status::failed_precondition(
+            "the server takes one call at a time, which would be this, and no other ever",
+        ));
+    }
     let origin = connection.uri(PathAndQuery::from_static("/"));
     let mut client = HealthClient::with_origin(OnConnection(connection), origin);
     Ok(client.watch(HealthCheckRequest { service: service.to_owned() }).await?.into_inner())
@@ -167,7 +172,8 @@ impl tower::Service<Request<Body>> for OnConnection {
             parts.version = Version::HTTP_2;
             // It is there as a whole; nothing is kept of it.
             let nothing = Arc::new(Store::new(0));
-            let payload = Payload::take(body, usize::MAX, Limit::NONE, &nothing)?;
+            let payload = Payload::take(body, usize::MAX, Limit::NONE, &nothing)
+                .map_err(|unmade| unmade.told("health"))?;
             let place = connection.enter().await?;
             match connection.send(place, Request::from_parts(parts, ()), payload) {
                 Ok(exchange) => Ok(exchange.await?),

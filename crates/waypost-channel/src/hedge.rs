@@ -2,13 +2,13 @@
 
 use crate::attempt::Ended;
 use crate::budget::Budget;
-use crate::call::{Call, MOST_UNPROCESSED, Verdict};
+use crate::call::{Call, Verdict};
 use crate::driver::now;
 use crate::lease::Lease;
 use crate::line::Http2;
 use crate::meter::count;
 use crate::outgoing::Payload;
-use crate::resend::{Hedges, Pushback};
+use crate::resend::{Hedges, Pushback, Unprocessed};
 use crate::service_config::HedgingRule;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -29,7 +29,7 @@ struct Race<'a> {
     /// With the number of the attempt, and what it sends.
     running: FuturesUnordered<BoxFuture<'a, (u32, Payload, Ended)>>,
     tried: Vec<Arc<EndpointState>>,
-    unprocessed: u32,
+    unprocessed: Unprocessed,
 }
 
 impl Call {
@@ -43,7 +43,7 @@ impl Call {
             hedges: Hedges::new(rule, now()),
             running: FuturesUnordered::new(),
             tried: Vec::new(),
-            unprocessed: 0,
+            unprocessed: Unprocessed::default(),
         };
         race.run().await
     }
@@ -55,7 +55,7 @@ fn counted(ended: Ended, payload: &Payload) -> Ended {
     let code = match &ended {
         Ended::Answered(answer) => answer.code(),
         Ended::Over(_) | Ended::Replaced(_) => return ended,
-        Ended::NotProcessed(status, _) | Ended::Lost(status) => Some(status.code()),
+        Ended::NotProcessed(status, ..) | Ended::Lost(status) => Some(status.code()),
     };
     if code.is_none_or(|code| code == Code::Ok) {
         payload.commit();
@@ -93,20 +93,21 @@ impl Race<'_> {
                 }
             };
             let (verdict, pushback) = match counted(ended, &payload) {
-                Ended::NotProcessed(status, given_back) => {
-                    self.unprocessed += 1;
+                Ended::NotProcessed(status, by, given_back) => {
                     self.unsent = given_back.or(self.unsent.take());
-                    if self.unprocessed < MOST_UNPROCESSED && self.has_payload() {
-                        count(&self.call.inner.shared.counters.unprocessed);
+                    if self.unprocessed.another(by, self.budget, now()) && self.has_payload() {
                         if self.running.is_empty() {
-                            self.call.settle(self.unprocessed, &self.tried).await;
+                            self.call.settle(self.unprocessed.times(), &self.tried).await;
                             if let Err(status) = self.begin(number).await {
                                 return Verdict::Status(status);
                             }
                         } else if let Some(lease) = self.call.another(&self.tried) {
                             // Attempts under way must not wait for an endpoint to become ready.
                             self.send(lease, number);
+                        } else {
+                            continue;
                         }
+                        count(&self.call.inner.shared.counters.unprocessed);
                         continue;
                     }
                     (Verdict::Status(status), Pushback::None)

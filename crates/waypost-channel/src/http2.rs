@@ -9,12 +9,13 @@ use crate::keepalive;
 use crate::last_words::LastWords;
 use crate::line::Http2;
 use crate::outgoing::Chunk;
+use crate::posted::Posted;
 use crate::settings::Keepalive;
 use crate::table::Pace;
 use crate::traffic::Traffic;
 use futures::future::BoxFuture;
+use h2::PingPong;
 use h2::client::{Builder, Connection};
-use h2::{PingPong, Reason};
 use http::uri::{Authority, Scheme};
 use std::error::Error as StdError;
 use std::future::pending;
@@ -46,13 +47,15 @@ struct Guard {
 /// Dropped when a connection has ended: also where its runtime has, which drops tasks wherever they stand.
 struct End(Arc<Traffic>);
 
-type Driving = Connection<Greeted<LastWords<Transport>>, Chunk>;
+type Driving = Connection<Greeted<LastWords<Posted<Transport>>>, Chunk>;
 
-/// Per stream, and per connection: a slow reader of one stream must not hold up the seven others that fit.
+/// What a server may send of a response that is not read.
 const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Of a response, as hyper has it.
-const MOST_HEADERS: u32 = 16 << 10;
+/// Of all of them together: no bound, for whoever leaves some unread must not hold up the others. Each has its own.
+const CONNECTION_WINDOW: u32 = 1 << 30;
+/// Of a response, with 32 bytes for each. One that goes beyond may end the connection, with all its calls: so more than hyper's 16 KiB, which
+/// the details of a status can reach.
+const MOST_HEADERS: u32 = 1 << 20;
 /// What a stream is given room for beyond what it has sent, as hyper has it.
 const SEND_BUFFER: usize = 1 << 20;
 /// Calls that were given up and may still be answered: h2 knows so many, for so long. It takes no notice of their frames; those of
@@ -83,7 +86,9 @@ impl Http2Dialer {
         let scheme = if self.connector.is_secure(&endpoint) { Scheme::HTTPS } else { Scheme::HTTP };
         let traffic = Arc::new(Traffic::new());
         let transport = self.connector.connect(endpoint).await?;
-        let (io, mut greeting) = Greeted::new(LastWords::new(transport), Arc::clone(&traffic));
+        let posted = Posted::new(transport, Arc::clone(&traffic));
+        let (io, mut greeting) =
+            Greeted::new(LastWords::new(posted), Arc::clone(&traffic), Arc::clone(&self.pace));
         let (sender, mut driving): (_, Driving) = builder().handshake(io).await?;
         let pings = driving.ping_pong();
         let (heard, ended) = tokio::select! {
@@ -100,11 +105,10 @@ impl Http2Dialer {
                 return Err("closed by the server before it had said anything".into());
             }
         }
-        let stretched = |rule: Keepalive| Keepalive { interval: self.pace.stretch(rule.interval), ..rule };
         let guard = Guard {
             driving: AbortOnDropHandle::new(tokio::spawn(driving)),
             abort,
-            pings: pings.zip(self.keepalive.map(stretched)),
+            pings: pings.zip(self.keepalive),
             traffic: Arc::clone(&traffic),
             pace: self.pace,
         };
@@ -153,19 +157,14 @@ impl Guard {
         let Self { driving, abort, pings, traffic, pace } = self;
         let silence = async {
             match pings {
-                Some((pings, rule)) => keepalive::watch(pings, rule, &traffic).await,
+                Some((pings, rule)) => keepalive::watch(pings, rule, &traffic, &pace).await,
                 None => pending().await,
             }
         };
         tokio::select! {
             ended = driving => match ended {
                 Ok(Ok(())) => "the server closed the connection".to_owned(),
-                Ok(Err(error)) => {
-                    if error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
-                        pace.slow_down();
-                    }
-                    chain(&error)
-                }
+                Ok(Err(error)) => chain(&error),
                 Err(error) => chain(&error),
             },
             () = abort.requested() => "the connection was given up".to_owned(),

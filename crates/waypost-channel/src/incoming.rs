@@ -4,7 +4,7 @@ use crate::deadline::{Deadline, Passed};
 use crate::exchange::{Incoming, Severed};
 use crate::ledger::{Record, UnderWay};
 use crate::length::{Lengths, Limit, TooLong};
-use crate::replay::Replay;
+use crate::replay::{Replay, Unmade};
 use crate::verdict::{code_of_trailers, status_of};
 use bytes::Bytes;
 use http::HeaderMap;
@@ -46,8 +46,8 @@ pub(crate) struct Passing {
 pub(crate) enum Broken {
     Lost(Severed),
     TooLong(TooLong),
-    /// The request could not be made to its end, which its caller is told.
-    Unmade(Status),
+    /// The request could not be made to its end.
+    Unmade(Unmade),
 }
 
 /// A complete response body.
@@ -154,7 +154,7 @@ impl Broken {
                 }
                 status
             }
-            Self::Unmade(status) => status,
+            Self::Unmade(unmade) => unmade.told(&context),
         }
     }
 }

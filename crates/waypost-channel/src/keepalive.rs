@@ -2,6 +2,7 @@
 //! to look at with each frame.
 
 use crate::settings::Keepalive;
+use crate::table::Pace;
 use crate::traffic::Traffic;
 use h2::{Ping, PingPong};
 use std::future::pending;
@@ -9,11 +10,12 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// Pings over a connection as `rule` says. Ends when a ping was not answered in time, and says how long that is.
-pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffic) -> Duration {
+/// Pings over a connection as `rule` says, at the channel's `pace`. Ends when a ping was not answered in time, and says how long that is.
+pub(crate) async fn watch(mut pings: PingPong, rule: Keepalive, traffic: &Traffic, pace: &Pace) -> Duration {
     loop {
-        // An interval without end needs no pings.
-        let Some(due) = traffic.heard().checked_add(rule.interval) else { return pending().await };
+        // An interval without end needs no pings. Another connection's server may have complained since the last look.
+        let interval = pace.stretch(rule.interval);
+        let Some(due) = traffic.heard().checked_add(interval) else { return pending().await };
         if due > Instant::now() {
             sleep_until(due).await;
             continue;
@@ -56,13 +58,21 @@ mod tests {
         rule: Keepalive,
         story: impl AsyncFnOnce(&Arc<Traffic>) -> Option<InFlight>,
     ) -> Option<u64> {
+        given_up_at(Arc::default(), rule, story).await
+    }
+
+    async fn given_up_at(
+        pace: Arc<Pace>,
+        rule: Keepalive,
+        story: impl AsyncFnOnce(&Arc<Traffic>) -> Option<InFlight>,
+    ) -> Option<u64> {
         let (io, _server) = tokio::io::duplex(1024);
         let (_sender, mut connection) = h2::client::handshake(io).await.unwrap();
         let pings = connection.ping_pong().unwrap();
         let (traffic, began) = (Arc::new(Traffic::new()), Instant::now());
         let watched = tokio::spawn({
             let traffic = Arc::clone(&traffic);
-            async move { watch(pings, rule, &traffic).await }
+            async move { watch(pings, rule, &traffic, &pace).await }
         });
         let _call = story(&traffic).await;
         let waited = timeout(Duration::from_secs(3600), watched).await.ok()?;
@@ -113,6 +123,20 @@ mod tests {
             None
         });
         assert_eq!(over.await, None);
+    }
+
+    /// The complaint may have come over another connection, and while this one was silent.
+    #[tokio::test(start_paused = true)]
+    async fn a_complaint_counts_for_connections_that_there_are() {
+        let pace = Arc::<Pace>::default();
+        let slowed = given_up_at(Arc::clone(&pace), RULE(), async |traffic| {
+            let call = traffic.try_enter();
+            pass(10).await;
+            pace.slow_down();
+            traffic.hear();
+            call
+        });
+        assert_eq!(slowed.await, Some(10 + 40 + 5));
     }
 
     /// It may have been away for long.

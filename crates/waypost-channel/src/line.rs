@@ -76,7 +76,8 @@ impl Http2 {
         payload: Payload,
     ) -> Result<Exchange, Unsent> {
         let mut sender = self.0.sender.clone();
-        match sender.send_request(request, false) {
+        let headers_only = matches!(&payload, Payload::Whole(whole) if whole.is_empty());
+        match sender.send_request(request, headers_only) {
             Ok((response, stream)) => {
                 if matches!(payload, Payload::Whole(_)) {
                     // h2 locks for this.
@@ -87,8 +88,9 @@ impl Http2 {
             Err(error) => {
                 let mut cx = Context::from_waker(Waker::noop());
                 let wrong = matches!(sender.poll_ready(&mut cx), Poll::Ready(Ok(())));
-                if !wrong && is_users(&error) {
-                    // There are 2³⁰ requests in a connection.
+                if !wrong && !error.is_io() {
+                    // There are 2³⁰ requests in a connection; or it has broken the protocol, and may take its time to close. Of one that
+                    // is lost what drives it tells why.
                     self.0.traffic.leave();
                 }
                 Err(Unsent { error: error.into(), payload, wrong })

@@ -2,17 +2,19 @@
 
 use crate::call::strip;
 use crate::length::{Lengths, Limit};
-use crate::replay::{Reader, Replay, Store};
+use crate::replay::{Reader, Replay, Store, Unmade};
 use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 use http::header::TE;
 use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -30,21 +32,37 @@ pub(crate) enum Payload {
 pub(crate) struct Whole {
     /// All that a unary call of usual size has.
     first: Option<Bytes>,
+    more: Option<Box<More>>,
+}
+
+/// What few requests have.
+#[derive(Debug, Clone, Default)]
+struct More {
     /// Only with a first.
     rest: VecDeque<Bytes>,
-    trailers: Option<Box<HeaderMap>>,
+    trailers: Option<HeaderMap>,
 }
 
 /// A frame on its way to the connection.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     data: Bytes,
-    mark: Option<Mark>,
+    /// Of a request, whose last data this is.
+    _tail: Option<Tail>,
 }
 
-/// Set when the connection has first looked at the frame that has it: before that, no byte of it was sent.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Mark(Arc<AtomicBool>);
+/// Gone when the connection has written what it goes with, or never will.
+type Tail = oneshot::Sender<Infallible>;
+
+/// What the connection has of a request and has not written: while the server gives no room for it.
+#[derive(Debug)]
+struct Unwritten(oneshot::Receiver<Infallible>);
+
+/// A whole request that the connection has.
+pub(crate) struct Sending {
+    stream: SendStream<Chunk>,
+    unwritten: Unwritten,
+}
 
 /// Sends a payload as its stream has room for it.
 struct Upload {
@@ -53,6 +71,8 @@ struct Upload {
     sending: Option<Payload>,
     /// Of the payload, while there is no room for it.
     next: Option<Bytes>,
+    /// Once the last is with the connection.
+    unwritten: Option<Unwritten>,
     /// There is no more to send, or nobody who would take it.
     over: bool,
 }
@@ -75,7 +95,7 @@ impl Payload {
         limit: usize,
         longest: Limit,
         store: &Arc<Store>,
-    ) -> Result<Self, Status> {
+    ) -> Result<Self, Unmade> {
         // What is not there yet is awaited where it is sent.
         let mut cx = Context::from_waker(Waker::noop());
         let mut whole = Whole::default();
@@ -88,11 +108,10 @@ impl Payload {
         while !body.is_end_stream() {
             match Pin::new(&mut body).poll_frame(&mut cx) {
                 Poll::Ready(None) => break,
-                Poll::Ready(Some(Err(status))) => return Err(status),
+                Poll::Ready(Some(Err(status))) => return Err(Unmade::Failed(status)),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
-                        let refuse = |long| Status::resource_exhausted(format!("the request has {long}"));
-                        lengths.pass(&data).map_err(refuse)?;
+                        lengths.pass(&data).map_err(Unmade::TooLong)?;
                         size = size.saturating_add(data.len());
                         whole.push(data);
                         if size > limit {
@@ -100,11 +119,11 @@ impl Payload {
                         }
                     }
                     Err(frame) => {
-                        whole.trailers = frame.into_trailers().ok().map(|mut trailers| {
+                        if let Ok(mut trailers) = frame.into_trailers() {
                             strip(&mut trailers);
                             trailers.remove(TE);
-                            Box::new(trailers)
-                        });
+                            whole.more.get_or_insert_default().trailers = Some(trailers);
+                        }
                     }
                 },
                 Poll::Pending => return Ok(stream(whole, body, lengths)),
@@ -192,50 +211,53 @@ impl Payload {
 // === impl Whole ===
 
 impl Whole {
-    /// Hands all of it to the stream, whether or not there is room for it yet: it is in memory in any case. Answers whether the
-    /// connection has looked at it; or gives it back, if there is nothing in it by which that could be told.
-    pub(crate) fn send(self, stream: &mut SendStream<Chunk>) -> Result<Mark, Self> {
-        let Self { first: Some(first), rest, trailers } = self else { return Err(self) };
-        if first.is_empty() {
-            return Err(Self { first: Some(first), rest, trailers });
-        }
-        let mark = Mark::default();
-        let (mut left, follows) = (rest.len(), trailers.is_some());
-        let first = Chunk { data: first, mark: Some(mark.clone()) };
-        let mut sent = stream.send_data(first, left == 0 && !follows);
-        for data in rest {
+    /// Hands all of it to the stream, whether or not there is room for it yet: it is in memory in any case. Without
+    /// [anything](Self::is_empty) the stream has ended with its headers.
+    pub(crate) fn send(self, mut stream: SendStream<Chunk>) -> Sending {
+        let Self { first, more } = self;
+        let More { rest, trailers } = more.map(|more| *more).unwrap_or_default();
+        let (tail, unwritten) = Unwritten::new();
+        let (mut tail, follows) = (Some(tail), trailers.is_some());
+        let mut left = usize::from(first.is_some()) + rest.len();
+        let mut sent = Ok(());
+        for data in first.into_iter().chain(rest) {
             left -= 1;
-            sent = sent.and_then(|()| stream.send_data(data.into(), left == 0 && !follows));
+            let chunk = Chunk { data, _tail: tail.take_if(|_| left == 0) };
+            sent = sent.and_then(|()| stream.send_data(chunk, left == 0 && !follows));
         }
         if let Some(trailers) = trailers {
-            sent = sent.and_then(|()| stream.send_trailers(*trailers));
+            sent = sent.and_then(|()| stream.send_trailers(trailers));
         }
         if sent.is_err() {
             // If it has ended already the response says how, and this does nothing. If not, it would never end.
             stream.send_reset(Reason::CANCEL);
         }
-        Ok(mark)
+        Sending { stream, unwritten }
     }
 
     fn push(&mut self, data: Bytes) {
         if self.first.is_none() {
             self.first = Some(data);
         } else {
-            self.rest.push_back(data);
+            self.more.get_or_insert_default().rest.push_back(data);
         }
     }
 
     fn pop(&mut self) -> Option<Frame<Bytes>> {
-        let data = self.first.take().or_else(|| self.rest.pop_front());
-        data.map(Frame::data).or_else(|| self.trailers.take().map(|trailers| Frame::trailers(*trailers)))
+        let Self { first, more } = self;
+        let data = first.take().or_else(|| more.as_mut()?.rest.pop_front());
+        data.map(Frame::data).or_else(|| more.as_mut()?.trailers.take().map(Frame::trailers))
     }
 
-    fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.is_empty() && self.trailers.is_none()
+    /// Whether it is headers and nothing more.
+    pub(crate) fn is_empty(&self) -> bool {
+        let nothing_in = |more: &More| more.rest.is_empty() && more.trailers.is_none();
+        self.first.is_none() && self.more.as_deref().is_none_or(nothing_in)
     }
 
     fn into_frames(self) -> VecDeque<Bytes> {
-        let Self { first, mut rest, .. } = self;
+        let Self { first, more } = self;
+        let mut rest = more.map(|more| more.rest).unwrap_or_default();
         if let Some(first) = first {
             rest.push_front(first);
         }
@@ -247,7 +269,7 @@ impl Whole {
 
 impl Upload {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let Self { claim, stream, sending, next, over: _ } = self;
+        let Self { claim, stream, sending, next, unwritten, over: _ } = self;
         loop {
             if let Poll::Ready(reset) = stream.poll_reset(cx) {
                 return Poll::Ready(reset.map(|_| ()));
@@ -273,7 +295,7 @@ impl Upload {
                         stream.send_reset(Reason::CANCEL);
                         return Poll::Ready(Ok(()));
                     }
-                    None => return Poll::Ready(stream.send_data(Bytes::new().into(), true)),
+                    None => return Poll::Ready(send_last(stream, unwritten, Bytes::new())),
                 },
             };
             if !data.is_empty() {
@@ -286,15 +308,24 @@ impl Upload {
                     }
                 }
             }
-            let last = payload.is_end();
-            if last || !data.is_empty() {
-                stream.send_data(data.into(), last)?;
+            if payload.is_end() {
+                return Poll::Ready(send_last(stream, unwritten, data));
             }
-            if last {
-                return Poll::Ready(Ok(()));
+            if !data.is_empty() {
+                stream.send_data(data.into(), false)?;
             }
         }
     }
+}
+
+fn send_last(
+    stream: &mut SendStream<Chunk>,
+    unwritten: &mut Option<Unwritten>,
+    data: Bytes,
+) -> Result<(), h2::Error> {
+    let (tail, last) = Unwritten::new();
+    *unwritten = Some(last);
+    stream.send_data(Chunk { data, _tail: Some(tail) }, true)
 }
 
 /// When there is room for data; `false` if the stream has ended.
@@ -326,7 +357,7 @@ impl Drop for Upload {
 
 impl From<Bytes> for Chunk {
     fn from(data: Bytes) -> Self {
-        Self { data, mark: None }
+        Self { data, _tail: None }
     }
 }
 
@@ -336,9 +367,6 @@ impl Buf for Chunk {
     }
 
     fn chunk(&self) -> &[u8] {
-        if let Some(Mark(looked_at)) = &self.mark {
-            looked_at.store(true, Ordering::Relaxed);
-        }
         &self.data
     }
 
@@ -347,11 +375,35 @@ impl Buf for Chunk {
     }
 }
 
-// === impl Mark ===
+// === impl Unwritten ===
 
-impl Mark {
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+impl Unwritten {
+    /// And what goes with the last of it.
+    fn new() -> (Tail, Self) {
+        let (tail, unwritten) = oneshot::channel();
+        (tail, Self(unwritten))
+    }
+
+    fn is_over(&mut self) -> bool {
+        matches!(self.0.try_recv(), Err(TryRecvError::Closed))
+    }
+
+    /// Until it is written, or will not be. Cancel safe.
+    async fn over(&mut self) {
+        // Nothing is ever sent.
+        let _ = (&mut self.0).await;
+    }
+}
+
+// === impl Sending ===
+
+impl Drop for Sending {
+    /// The response has ended, or nobody wants it. A server that has answered before it has read the request may give no room for the
+    /// rest, and the stream would count as long as that is there.
+    fn drop(&mut self) {
+        if !self.unwritten.is_over() {
+            self.stream.send_reset(Reason::CANCEL);
+        }
     }
 }
 
@@ -365,13 +417,16 @@ impl Claim {
 
     /// Sends the payload over this stream, once that is open: h2 gives no room to one that is not.
     pub(crate) async fn upload(self: Arc<Self>, stream: SendStream<Chunk>) {
-        let mut upload = Upload { claim: self, stream, sending: None, next: None, over: false };
+        let mut upload =
+            Upload { claim: self, stream, sending: None, next: None, unwritten: None, over: false };
         let sent = std::future::poll_fn(|cx| upload.poll(cx)).await;
-        upload.over = true;
         if sent.is_err() {
             // As in `Whole::send`.
             upload.stream.send_reset(Reason::CANCEL);
+        } else if let Some(unwritten) = &mut upload.unwritten {
+            unwritten.over().await;
         }
+        upload.over = true;
     }
 
     /// The payload, unless it is being sent; it never will be after this.
@@ -406,7 +461,7 @@ mod tests {
     }
 
     fn take(body: Body, limit: usize) -> Result<Payload, Status> {
-        Payload::take(body, limit, Limit::NONE, &Arc::new(Store::new(1000)))
+        Payload::take(body, limit, Limit::NONE, &Arc::new(Store::new(1000))).map_err(|unmade| unmade.told(""))
     }
 
     fn text(mut payload: Payload) -> String {
@@ -452,16 +507,20 @@ mod tests {
         let longest = Limit::lower(Some(8), Some(9));
         let limited = |frames| Payload::take(body(frames), 100, longest, &Arc::new(Store::new(0)));
         assert!(matches!(limited(vec![message(8), message(8)]), Ok(Payload::Whole(_))));
-        let refused = limited(vec![message(8), message(9)]).unwrap_err();
+        let refused = limited(vec![message(8), message(9)]).unwrap_err().told("greeter /Say");
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        assert!(refused.message().contains("a message of 9 bytes"), "{refused}");
+        assert!(
+            refused.message().contains("greeter /Say: the request has a message of 9 bytes"),
+            "{refused}"
+        );
     }
 
     #[test]
-    fn a_frame_is_marked_when_it_is_read_and_not_before() {
-        let mark = Mark::default();
-        let mut chunk = Chunk { data: Bytes::from_static(b"ab"), mark: Some(mark.clone()) };
-        assert_eq!((chunk.remaining(), mark.is_set()), (2, false));
-        assert_eq!((chunk.get_u8(), mark.is_set()), (b'a', true));
+    fn what_is_written_is_gone() {
+        let (tail, mut unwritten) = Unwritten::new();
+        let mut chunk = Chunk { data: Bytes::from_static(b"ab"), _tail: Some(tail) };
+        assert_eq!((chunk.get_u8(), chunk.remaining(), unwritten.is_over()), (b'a', 1, false));
+        drop(chunk);
+        assert!(unwritten.is_over() && unwritten.is_over());
     }
 }

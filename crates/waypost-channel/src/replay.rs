@@ -5,7 +5,7 @@ mod store;
 
 pub(crate) use store::Store;
 
-use crate::length::Lengths;
+use crate::length::{Lengths, TooLong};
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use std::collections::VecDeque;
@@ -50,6 +50,14 @@ struct Place {
     waker: Option<Waker>,
 }
 
+/// Why a request could not be made to its end.
+#[derive(Debug, Clone)]
+pub(crate) enum Unmade {
+    /// What makes it has failed, which its caller is told as it is.
+    Failed(Status),
+    TooLong(TooLong),
+}
+
 /// What is still to come.
 #[derive(Debug)]
 enum Rest {
@@ -58,7 +66,7 @@ enum Rest {
     Asked,
     Nothing,
     /// It cannot go on.
-    Failed(Status),
+    Failed(Unmade),
 }
 
 /// What asks for more without the lock.
@@ -147,10 +155,10 @@ impl Replay {
         made.committed.is_none().then(|| made.join())
     }
 
-    /// Why it could not be made to its end: an error of the caller's, or a message that is too long.
-    pub(crate) fn failure(&self) -> Option<Status> {
+    /// Why it could not be made to its end.
+    pub(crate) fn failure(&self) -> Option<Unmade> {
         match &self.made().rest {
-            Rest::Failed(status) => Some(status.clone()),
+            Rest::Failed(unmade) => Some(unmade.clone()),
             Rest::More(_) | Rest::Asked | Rest::Nothing => None,
         }
     }
@@ -197,15 +205,27 @@ impl Replay {
                 made.rest = Rest::Nothing;
                 Poll::Ready(None)
             }
-            Rest::Failed(status) => {
-                made.rest = Rest::Failed(status.clone());
-                Poll::Ready(Some(Err(status)))
+            Rest::Failed(unmade) => {
+                made.rest = Rest::Failed(unmade);
+                Poll::Ready(Some(Err(broken_off())))
             }
         }
     }
 
     fn made(&self) -> MutexGuard<'_, Made> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Unmade ===
+
+impl Unmade {
+    /// What the caller is told; `context` names the call.
+    pub(crate) fn told(self, context: &str) -> Status {
+        match self {
+            Self::Failed(status) => status,
+            Self::TooLong(long) => Status::resource_exhausted(format!("{context}: the request has {long}")),
+        }
     }
 }
 
@@ -271,12 +291,12 @@ impl Made {
                     self.keep(at, &data);
                     return Poll::Ready(Some(at.map_or_else(|| Err(elsewhere()), |_| Ok(Frame::data(data)))));
                 }
-                Err(long) => Status::resource_exhausted(format!("the request has {long}")),
+                Err(long) => Unmade::TooLong(long),
             },
-            Some(Err(status)) => status,
+            Some(Err(status)) => Unmade::Failed(status),
         };
-        self.rest = Rest::Failed(failure.clone());
-        Poll::Ready(Some(Err(failure)))
+        self.rest = Rest::Failed(failure);
+        Poll::Ready(Some(Err(broken_off())))
     }
 
     /// This reader gets it now, and the others later; if it cannot be kept for them, the call is committed to this one. If it is gone,
@@ -334,6 +354,11 @@ fn elsewhere() -> Status {
     Status::cancelled("another attempt goes on")
 }
 
+/// For the attempts; the caller learns [why](Replay::failure).
+fn broken_off() -> Status {
+    Status::cancelled("the request could not be made to its end")
+}
+
 // === impl Asking ===
 
 impl Asking<'_> {
@@ -355,7 +380,7 @@ impl Drop for Asking<'_> {
     fn drop(&mut self) {
         if self.body.is_some() {
             let mut made = self.replay.made();
-            made.rest = Rest::Failed(Status::internal("what makes the request has panicked"));
+            made.rest = Rest::Failed(Unmade::Failed(Status::internal("what makes the request has panicked")));
             made.wake(None);
         }
     }

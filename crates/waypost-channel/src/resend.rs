@@ -31,6 +31,23 @@ pub(crate) struct Retries {
     waits: u32,
 }
 
+/// Attempts of one call that certainly were not processed. They cost nothing of what the call may be tried otherwise, but for refusals: gRFC
+/// A6 sends a call that the server has seen once more for nothing, since whoever refuses is likely to be overloaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unprocessed {
+    times: u32,
+    refused: u32,
+}
+
+/// Who has seen to it that an attempt was not processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotProcessedBy {
+    /// It was not sent, or the connection was lost or taken leave of before the server could have it.
+    Connection,
+    /// The server has refused it.
+    Server,
+}
+
 /// The hedges of one call, side by side.
 #[derive(Debug, Clone)]
 pub(crate) struct Hedges {
@@ -43,6 +60,8 @@ pub(crate) struct Hedges {
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// gRFC A6.
 const JITTER: f64 = 0.2;
+/// A call that so many endpoints in a row have not even looked at is given up.
+const MOST_UNPROCESSED: u32 = 16;
 
 // === impl Pushback ===
 
@@ -83,6 +102,11 @@ impl Retries {
         Self { codes, max_attempts, backoff, at_once_elsewhere: false, waits: 0 }
     }
 
+    /// Whether not to find an endpoint is an attempt, of which `made` were there before.
+    pub(crate) fn include_unplaced(&self, made: u32) -> bool {
+        !self.at_once_elsewhere || made > 0
+    }
+
     /// The `made`th attempt has failed: how long to wait before the next, or `None` for no other. `elsewhere` says whether it
     /// would go to an endpoint that was not tried; `random` is uniform in `0.0..1.0`.
     ///
@@ -116,6 +140,24 @@ impl Retries {
                 Some(self.backoff.delay(self.waits, random))
             }
         }
+    }
+}
+
+// === impl Unprocessed ===
+
+impl Unprocessed {
+    /// Another attempt was not processed: whether the call may be sent once more. From the second refusal on each costs a token of the
+    /// budget.
+    pub(crate) fn another(&mut self, by: NotProcessedBy, budget: &Budget, now: Instant) -> bool {
+        self.times += 1;
+        let free = by == NotProcessedBy::Connection || self.refused == 0;
+        self.refused += u32::from(by == NotProcessedBy::Server);
+        self.times < MOST_UNPROCESSED && (free || budget.withdraw(now))
+    }
+
+    /// How many there were.
+    pub(crate) fn times(self) -> u32 {
+        self.times
     }
 }
 
@@ -160,7 +202,8 @@ impl Hedges {
         }
         let more = self.sent < self.rule.max_attempts;
         match pushback {
-            Pushback::Never => self.due = None,
+            // For the whole call, whatever servers of other attempts say.
+            Pushback::Never => (self.due, self.rule.max_attempts) = (None, self.sent),
             Pushback::After(wait) if more => self.due = now.checked_add(wait),
             // The next in line, at once.
             Pushback::None if more && self.due.is_some() => self.due = Some(now),
@@ -241,6 +284,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_processed_is_free_but_for_what_servers_refuse_again() {
+        let now = Instant::now();
+        let (mut unprocessed, budget) = (Unprocessed::default(), budget(now));
+        let granted: Vec<_> =
+            (0..16).map(|_| unprocessed.another(NotProcessedBy::Connection, &budget, now)).collect();
+        assert_eq!((granted.iter().filter(|granted| **granted).count(), granted[15]), (15, false));
+        let mut refused = Unprocessed::default();
+        let granted: Vec<_> = (0..7).map(|_| refused.another(NotProcessedBy::Server, &budget, now)).collect();
+        assert_eq!(
+            granted,
+            [true, true, true, true, true, false, false],
+            "one, and as many as the budget allows"
+        );
+        assert!(refused.another(NotProcessedBy::Connection, &budget, now));
+        assert!(
+            Unprocessed::default().another(NotProcessedBy::Server, &budget, now),
+            "the first of a call is free"
+        );
+    }
+
+    #[test]
+    fn to_find_no_endpoint_is_an_attempt_where_a_policy_says_what_follows() {
+        assert!(Retries::ruled(&rule()).include_unplaced(0));
+        let marked = Retries::marked(&RetryPolicy::default());
+        assert_eq!((marked.include_unplaced(0), marked.include_unplaced(1)), (false, true));
+    }
+
+    #[test]
     fn hedges_come_one_by_one_and_sooner_after_a_failure() {
         let now = Instant::now();
         let budget = budget(now);
@@ -260,6 +331,8 @@ mod tests {
         assert_eq!(forbidden.due(), None);
         assert!(forbidden.failed(FAILED, &budget, now));
         assert_eq!(forbidden.due(), None, "a failure elsewhere does not lift what a server has forbidden");
+        assert!(forbidden.failed((Code::Unavailable, Pushback::After(second)), &budget, now));
+        assert_eq!(forbidden.due(), None, "nor does a server that would take another later");
     }
 
     #[test]

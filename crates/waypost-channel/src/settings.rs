@@ -28,8 +28,8 @@ pub struct Keepalive {
 
 /// When a call is tried again.
 ///
-/// A call that was certainly not processed (never sent, refused by the server's `GOAWAY` or `REFUSED_STREAM`) always goes to
-/// another endpoint, whatever is set here. Calls that are marked idempotent are also tried again after `UNAVAILABLE` and after
+/// A call that was certainly not processed (its headers have not left, or the server has refused it by `GOAWAY` or `REFUSED_STREAM`) goes to
+/// another endpoint, whatever is set here; from its second `REFUSED_STREAM` on that takes a token, as a retry does. Calls that are marked idempotent are also tried again after `UNAVAILABLE` and after
 /// a lost connection, within this policy; those of a method with a `retryPolicy` or `hedgingPolicy` in the
 /// [service config](crate::ServiceConfig) as that says.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -13,7 +13,7 @@
 use crate::exchange::Severed;
 use crate::streams::Streams;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -35,6 +35,8 @@ pub(crate) struct Traffic {
     queue: Mutex<Queue>,
     /// Those on which the end of the response gives a place back.
     streams: Streams,
+    /// The newest stream whose request has left, headers and all; they leave in the order of their numbers.
+    posted: AtomicU32,
     /// Somebody waits for the next call.
     dormant: AtomicBool,
     busy: Notify,
@@ -80,6 +82,7 @@ impl Traffic {
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
             streams: Streams::new(),
+            posted: AtomicU32::new(0),
             dormant: AtomicBool::new(false),
             busy: Notify::new(),
             left: CancellationToken::new(),
@@ -102,6 +105,16 @@ impl Traffic {
     pub(crate) fn set_limit(self: &Arc<Self>, limit: usize) {
         self.limit.store(limit, Ordering::SeqCst);
         self.hand_out();
+    }
+
+    /// The headers of the request on this stream have left.
+    pub(crate) fn post(&self, stream: u32) {
+        self.posted.fetch_max(stream, Ordering::Relaxed);
+    }
+
+    /// Whether they have: if not, and nothing more is sent, the server never learns of it.
+    pub(crate) fn has_posted(&self, stream: u32) -> bool {
+        stream <= self.posted.load(Ordering::Relaxed)
     }
 
     /// The server has ended the response on this stream.
@@ -263,6 +276,11 @@ impl InFlight {
         if self.traffic.streams.add(stream) {
             self.stream = stream;
         }
+    }
+
+    /// Whether the server can know of the request on this stream.
+    pub(crate) fn has_posted(&self, stream: u32) -> bool {
+        self.traffic.has_posted(stream)
     }
 
     /// Why it has ended: h2 knows only that nobody drives the connection any more when it was given up.

@@ -8,10 +8,10 @@ use http::{HeaderMap, StatusCode};
 use tonic::{Code, Status};
 use waypost_balance::Outcome;
 
-/// The status that a response carries in its headers: of a response without a body, or of a proxy that is no gRPC server.
-pub(crate) fn code_of_headers(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
-    // Without a gRPC status, gRPC's own translation of HTTP's.
-    code_of_trailers(headers).or(match status {
+/// gRPC's translation of the status that a proxy answers with, which is no gRPC server and has no status of gRPC; `None` where that is
+/// still to come.
+pub(crate) fn code_of_http(status: StatusCode) -> Option<Code> {
+    match status {
         StatusCode::OK => None,
         StatusCode::BAD_REQUEST => Some(Code::Internal),
         StatusCode::UNAUTHORIZED => Some(Code::Unauthenticated),
@@ -22,10 +22,10 @@ pub(crate) fn code_of_headers(status: StatusCode, headers: &HeaderMap) -> Option
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
         _ => Some(Code::Unknown),
-    })
+    }
 }
 
-/// The status in `grpc-status`.
+/// The status in `grpc-status`: of trailers, or of headers that are all there is.
 pub(crate) fn code_of_trailers(trailers: &HeaderMap) -> Option<Code> {
     trailers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
@@ -64,6 +64,9 @@ pub(crate) fn status_of(error: &Severed, context: &str) -> Status {
         Some(_) => Code::Internal,
     };
     let what = match (reset, code) {
+        (Some(_), _) if h2.is_some_and(h2::Error::is_library) => {
+            "its response is no HTTP/2, or has headers above 1 MiB"
+        }
         (Some(_), _) => "the server reset the call",
         (None, Code::Internal) => "the request cannot be sent",
         (None, _) => "connection lost",
@@ -77,12 +80,12 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn a_grpc_status_counts_more_than_that_of_http() {
+    fn a_status_is_read_or_translated() {
         let mut headers = HeaderMap::new();
-        assert_eq!(code_of_headers(StatusCode::OK, &headers), None);
-        assert_eq!(code_of_headers(StatusCode::BAD_GATEWAY, &headers), Some(Code::Unavailable));
+        assert_eq!((code_of_http(StatusCode::OK), code_of_trailers(&headers)), (None, None));
+        assert_eq!(code_of_http(StatusCode::BAD_GATEWAY), Some(Code::Unavailable));
         headers.insert("grpc-status", HeaderValue::from_static("5"));
-        assert_eq!(code_of_headers(StatusCode::BAD_GATEWAY, &headers), Some(Code::NotFound));
+        assert_eq!(code_of_trailers(&headers), Some(Code::NotFound));
         headers.insert("grpc-status", HeaderValue::from_static("many"));
         assert_eq!(code_of_trailers(&headers), Some(Code::Unknown));
     }

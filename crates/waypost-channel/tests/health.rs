@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::answers::{self, Body, handler};
+use support::wire::{DATA, END_HEADERS, HEADERS, MAX_CONCURRENT_STREAMS, OK, Wire, listen};
 use support::{Fleet, PATIENCE, Server, builder, check, instance, ready, served_by, signal, within};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -149,6 +150,68 @@ async fn what_serves_no_health_service_is_healthy_and_not_asked_again() {
         check(&channel).await.unwrap();
     }
     assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// Each connection of each client would ask anew.
+#[tokio::test]
+async fn a_config_that_does_not_speak_of_health_leaves_the_watch_alone() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let server = {
+        let asked = Arc::clone(&asked);
+        Server::start(handler(move |request, _| {
+            let watch = request.uri().path().ends_with("/Watch");
+            asked.fetch_add(usize::from(watch), Ordering::Relaxed);
+            async move { if watch { once(signal()) } else { answers::ok() } }
+        }))
+        .await
+    };
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).health_check("greeter").build();
+    ready(&channel, 1).await;
+    for timeout in ["1s", "2s", "3s"] {
+        let config = format!(r#"{{"methodConfig": [{{"name": [{{}}], "timeout": "{timeout}"}}]}}"#);
+        channel.set_service_config(Some(config.parse().unwrap()));
+        check(&channel).await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    // One that does is heard.
+    channel.set_service_config(Some(r#"{"healthCheckConfig": {"serviceName": "other"}}"#.parse().unwrap()));
+    server.called(5).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+/// Which would be the watch of its health, and no other.
+#[tokio::test]
+async fn a_server_that_takes_one_call_at_a_time_is_not_watched_and_says_why() {
+    let (listener, endpoint) = listen().await;
+    let (_fleet, subscription) = Fleet::with([instance(0, endpoint)]);
+    let channel = builder(subscription).health_check("greeter").build();
+    let mut wire = Wire::accept_set(&listener, (MAX_CONCURRENT_STREAMS, 1)).await;
+    unhealthy(&channel, 1).await;
+    let error = check(&channel).await.unwrap_err();
+    assert!(error.message().contains("one call at a time"), "{error}");
+    // It may think better of it.
+    wire.set((MAX_CONCURRENT_STREAMS, 2)).await;
+    let stream = wire.next(HEADERS).await.stream;
+    wire.send(HEADERS, END_HEADERS, stream, OK).await;
+    wire.send(DATA, 0, stream, &[0, 0, 0, 0, 2, 8, 1]).await;
+    ready(&channel, 1).await;
+}
+
+/// Until then nobody knows whether it serves.
+#[tokio::test]
+async fn the_watch_of_a_server_that_takes_no_calls_yet_waits_for_its_turn() {
+    let (listener, endpoint) = listen().await;
+    let (_fleet, subscription) = Fleet::with([instance(0, endpoint)]);
+    let channel = builder(subscription).health_check("greeter").build();
+    let mut wire = Wire::accept_set(&listener, (MAX_CONCURRENT_STREAMS, 0)).await;
+    wire.is_quiet().await;
+    assert_eq!(channel.stats().ready(), 0);
+    wire.set((MAX_CONCURRENT_STREAMS, 2)).await;
+    let stream = wire.next(HEADERS).await.stream;
+    wire.send(HEADERS, END_HEADERS, stream, OK).await;
+    wire.send(DATA, 0, stream, &[0, 0, 0, 0, 2, 8, 1]).await;
+    ready(&channel, 1).await;
 }
 
 #[tokio::test]

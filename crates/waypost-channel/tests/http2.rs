@@ -5,6 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use futures::channel::mpsc::unbounded;
+use futures::future::BoxFuture;
 use futures::stream;
 use http::HeaderMap;
 use http_body::Frame;
@@ -12,7 +13,8 @@ use http_body_util::{BodyExt, StreamBody};
 use std::sync::Arc;
 use std::time::Duration;
 use support::wire::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, OK, RST_STREAM, UNIMPLEMENTED, Wire, frame, listen,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, GOOD, HEADERS, OK, PRIORITY, RST_STREAM,
+    UNIMPLEMENTED, Wire, frame, listen,
 };
 use support::{Fleet, Server, builder, check, instance, ready, served_by, signal, within};
 use tokio::net::TcpListener;
@@ -21,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
-use waypost_channel::{Backoff, Channel, EndpointInfo, RetryPolicy, ServiceConfig};
+use waypost_channel::{
+    Backoff, Channel, Connector, EndpointInfo, RetryPolicy, ServiceConfig, TcpConnector, Transport,
+};
 use waypost_model::Endpoint;
 
 /// Of the calls that have a deadline.
@@ -136,6 +140,245 @@ async fn a_call_whose_headers_the_server_has_taken_is_not_sent_again() {
         assert_eq!(check(&channel).await.unwrap_err().code(), code);
         assert_eq!(*requests.borrow(), 1);
     }
+}
+
+/// A server begins with the headers, as it does with what a client streams: though not a byte of the message has left.
+#[tokio::test]
+async fn a_call_whose_headers_have_left_is_not_sent_again_when_its_connection_is_lost() {
+    let (channel, mut wire, (listener, fleet)) = wire_with(0).await;
+    let good = Server::healthy().await;
+    let (answer, ()) = tokio::join!(check(&channel), async {
+        wire.next(HEADERS).await;
+        fleet.put(instance(1, good.endpoint()));
+        ready(&channel, 2).await;
+        drop((wire, listener));
+    });
+    let error = answer.unwrap_err();
+    assert_eq!((error.code(), good.calls()), (Code::Unavailable, 0), "{error}");
+}
+
+/// The transport of one address: so many bytes fit into it at a time. The other end goes to the test.
+#[derive(Debug)]
+struct Narrow {
+    address: Endpoint,
+    room: usize,
+    ends: tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>,
+}
+
+impl Connector for Narrow {
+    fn refuses(&self, _: &Endpoint) -> Option<String> {
+        None
+    }
+
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, std::io::Result<Transport>> {
+        if endpoint != self.address {
+            return TcpConnector::new().connect(endpoint);
+        }
+        let (client, server) = tokio::io::duplex(self.room);
+        let taken = self.ends.send(server).map_err(std::io::Error::other);
+        Box::pin(async move { taken.map(|()| Box::new(client) as Transport) })
+    }
+}
+
+/// Reads what a client says first, and no more after that.
+async fn greets(server: &mut tokio::io::DuplexStream) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    server.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+    server.write_all(&frame(4, 1, 0, &[])).await.unwrap();
+    server.read_exact(&mut [0; 24]).await.unwrap();
+    // SETTINGS, WINDOW_UPDATE, and the acknowledgement of ours.
+    for _ in 0..3 {
+        let mut head = [0; 9];
+        server.read_exact(&mut head).await.unwrap();
+        server.read_exact(&mut vec![0; head[2].into()]).await.unwrap();
+    }
+}
+
+/// With headers that do not fit into the line.
+fn wide() -> http::Request<Body> {
+    let request = http::Request::post("/grpc.health.v1.Health/Check").header("x-wide", "w".repeat(4_000));
+    request.body(Body::new(http_body_util::Full::new(Bytes::from_static(&[0; 5])))).unwrap()
+}
+
+/// Idempotent or not, and though the library has encoded it.
+#[tokio::test]
+async fn a_call_that_lies_in_front_of_a_line_that_is_stuck_goes_elsewhere() {
+    let (ends, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+    let stuck = Endpoint::new("10.0.0.1", 1).unwrap();
+    let (fleet, subscription) = Fleet::with([instance(0, stuck.clone())]);
+    let narrow = Narrow { address: stuck, room: 1_000, ends };
+    let channel = builder(subscription).connector(narrow).keepalive(None).build();
+    let mut server = within(accepted.recv()).await.unwrap();
+    within(greets(&mut server)).await;
+    ready(&channel, 1).await;
+    let waits = tokio::spawn(channel.clone().call(wide()));
+    let good = Server::healthy().await;
+    fleet.put(instance(1, good.endpoint()));
+    ready(&channel, 2).await;
+    // Some of its headers have come, and the line is full of others.
+    within(tokio::io::AsyncReadExt::read_exact(&mut server, &mut [0; 100])).await.unwrap();
+    drop(server);
+    let response = within(waits).await.unwrap().unwrap_or_else(|never| match never {});
+    let at = response.extensions().get::<EndpointInfo>().unwrap();
+    assert_eq!((&at.endpoint, at.attempts), (&good.endpoint(), 1));
+}
+
+/// It reads nothing, so the library, which has given the connection up, cannot say good-bye, and waits.
+#[tokio::test]
+async fn a_connection_whose_server_has_broken_the_protocol_is_replaced() {
+    let (ends, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+    let address = Endpoint::new("10.0.0.1", 1).unwrap();
+    let (_fleet, subscription) = Fleet::with([instance(0, address.clone())]);
+    let narrow = Narrow { address, room: 1_000, ends };
+    let channel = builder(subscription).connector(narrow).keepalive(None).build();
+    let mut server = within(accepted.recv()).await.unwrap();
+    within(greets(&mut server)).await;
+    ready(&channel, 1).await;
+    let stuck = tokio::spawn(channel.clone().call(wide()));
+    within(async {
+        while channel.stats().in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // A window may not grow by nothing.
+    tokio::io::AsyncWriteExt::write_all(&mut server, &frame(8, 0, 0, &[0; 4])).await.unwrap();
+    let calls = tokio::spawn({
+        let channel = channel.clone();
+        async move {
+            loop {
+                let _ = channel.clone().call(wide()).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let again = within(accepted.recv()).await;
+    assert!(again.is_some());
+    calls.abort();
+    drop((stuck, server));
+}
+
+/// Each for itself, whatever becomes of the others.
+#[tokio::test]
+async fn responses_that_nobody_reads_hold_up_no_other() {
+    const RESPONSES: usize = 20;
+    const FRAMES: usize = 100;
+    let (channel, mut wire, _up) = wire().await;
+    let mut kept = Vec::new();
+    for _ in 0..RESPONSES {
+        let (response, stream) = tokio::join!(call(&channel, Body::empty()), async {
+            let stream = wire.next(HEADERS).await.stream;
+            wire.send(HEADERS, END_HEADERS, stream, OK).await;
+            stream
+        });
+        wire.send_all(&frame(DATA, 0, stream, &vec![7; 16_384]).repeat(FRAMES)).await;
+        kept.push((response, stream));
+    }
+    lives(&channel, &mut wire).await;
+    for (response, stream) in kept {
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+        let body = within(response.into_body().collect()).await.unwrap();
+        assert_eq!(body.to_bytes().len(), FRAMES * 16_384);
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_message_needs_no_room() {
+    let (channel, mut wire, _up) = wire_with(0).await;
+    let (response, ()) = tokio::join!(call(&channel, Body::empty()), async {
+        let head = wire.next(HEADERS).await;
+        assert_eq!(head.flags & END_STREAM, END_STREAM);
+        wire.send(HEADERS, END_HEADERS | END_STREAM, head.stream, UNIMPLEMENTED).await;
+    });
+    assert_eq!(status(&response), Code::Unimplemented);
+}
+
+/// There are 2³⁰ of them.
+#[tokio::test]
+async fn when_the_numbers_of_streams_are_used_up_there_is_another_connection() {
+    let (channel, mut wire, (listener, _fleet)) = wire().await;
+    // The library takes a stream that others depend on for one that was there, and the next for the one after it.
+    wire.send(PRIORITY, 0, 0x7fff_ffff, &[0x7f, 0xff, 0xff, 0xff, 0]).await;
+    wire.is_quiet().await;
+    let calls = [(); 2].map(|()| {
+        let channel = channel.clone();
+        tokio::spawn(async move {
+            let wait = |request: &mut tonic::Request<_>| {
+                request.extensions_mut().insert(waypost_channel::WaitForReady(true));
+            };
+            support::check_with(&channel, wait).await
+        })
+    });
+    let mut next = Wire::accept(&listener).await;
+    for _ in &calls {
+        let stream = next.next(HEADERS).await.stream;
+        next.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
+    }
+    for call in calls {
+        assert_eq!(within(call).await.unwrap().unwrap_err().code(), Code::Unimplemented);
+    }
+    // The old one closes, since nobody has a call on it.
+    drop(wire);
+}
+
+/// As servers say good-bye: first that they will, then what they have taken.
+#[tokio::test]
+async fn a_call_that_the_last_goaway_leaves_out_is_made_on_the_next_connection() {
+    let (channel, mut wire, (listener, _fleet)) = wire().await;
+    let calls = [(); 2].map(|()| {
+        let channel = channel.clone();
+        tokio::spawn(async move { check(&channel).await })
+    });
+    assert_eq!((wire.next(HEADERS).await.stream, wire.next(HEADERS).await.stream), (1, 3));
+    let last = |stream: u32| [&stream.to_be_bytes()[..], &[0; 4]].concat();
+    wire.send(GOAWAY, 0, 0, &last(0x7fff_ffff)).await;
+    let mut next = Wire::accept(&listener).await;
+    wire.send(GOAWAY, 0, 0, &last(1)).await;
+    assert_eq!(next.next(HEADERS).await.stream, 1);
+    next.send(HEADERS, END_HEADERS | END_STREAM, 1, UNIMPLEMENTED).await;
+    wire.send(HEADERS, END_HEADERS | END_STREAM, 1, UNIMPLEMENTED).await;
+    for call in calls {
+        assert_eq!(within(call).await.unwrap().unwrap_err().code(), Code::Unimplemented);
+    }
+    next.is_quiet().await;
+}
+
+/// As details of a status may be.
+#[tokio::test]
+async fn headers_of_many_kilobytes_are_taken() {
+    let (channel, mut wire, _up) = wire().await;
+    let (answer, ()) = tokio::join!(check(&channel), async {
+        let stream = wire.next(HEADERS).await.stream;
+        let field = [&b"\x00\x01x\x7f\xa1\x9b\x01"[..], &vec![b'y'; 20_000]].concat();
+        let block = [UNIMPLEMENTED, &field].concat();
+        let (first, second) = block.split_at(16_384);
+        wire.send(HEADERS, END_STREAM, stream, first).await;
+        wire.send(CONTINUATION, END_HEADERS, stream, second).await;
+    });
+    let error = answer.unwrap_err();
+    assert_eq!((error.code(), error.metadata().get("x").unwrap().len()), (Code::Unimplemented, 20_000));
+    lives(&channel, &mut wire).await;
+}
+
+#[tokio::test]
+async fn headers_that_are_too_large_fail_their_call_and_say_so() {
+    let (channel, mut wire, _up) = wire().await;
+    let (answer, ()) = tokio::join!(check(&channel), async {
+        let stream = wire.next(HEADERS).await.stream;
+        // Each counts as 34 bytes.
+        let block = [OK, &b"\x00\x01x\x01y".repeat(31_000)].concat();
+        let mut pieces = block.chunks(1 + 5 * 3_000).peekable();
+        let (mut kind, mut flags) = (HEADERS, END_STREAM);
+        while let Some(piece) = pieces.next() {
+            let last = if pieces.peek().is_none() { END_HEADERS } else { 0 };
+            wire.send(kind, flags | last, stream, piece).await;
+            (kind, flags) = (CONTINUATION, 0);
+        }
+    });
+    let error = answer.unwrap_err();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+    assert!(error.message().contains("headers above 1 MiB"), "{error}");
+    lives(&channel, &mut wire).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use std::sync::{Arc, Mutex};
 use support::wire::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, MAX_CONCURRENT_STREAMS, OK, UNIMPLEMENTED, Wire, listen,
+    DATA, END_HEADERS, END_STREAM, GOAWAY, GOOD, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, OK,
+    RST_STREAM, UNIMPLEMENTED, Wire, listen,
 };
 use support::{Fleet, Server, builder, check, instance, ready, served_by, within};
 use tokio::net::TcpListener;
@@ -267,7 +268,7 @@ async fn a_response_that_has_ended_has_no_place_whether_or_not_it_was_read() {
             let stream = wire.next(HEADERS).await.stream;
             wire.send(HEADERS, END_HEADERS, stream, OK).await;
             wire.send(DATA, 0, stream, &[0; 5]).await;
-            wire.send(HEADERS, END_HEADERS | END_STREAM, stream, b"\x00\x0bgrpc-status\x010").await;
+            wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
         });
         let mut response = response.unwrap_or_else(|never| match never {});
         if read {
@@ -293,7 +294,7 @@ async fn answered_early(channel: &Channel, wire: &mut Wire) -> http::Response<Bo
     let (response, ()) = tokio::join!(within(channel.clone().call(endless())), async {
         let stream = wire.next(HEADERS).await.stream;
         wire.send(HEADERS, END_HEADERS, stream, OK).await;
-        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, b"\x00\x0bgrpc-status\x010").await;
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
     });
     response.unwrap_or_else(|never| match never {})
 }
@@ -328,6 +329,86 @@ async fn a_request_ends_when_the_response_has_been_read() {
     answer(&mut wire, stream).await;
     is_answered(next).await;
     assert!(within(response.body_mut().frame()).await.is_none());
+}
+
+/// It may have all that it wants, and gives no room for the rest, which is in memory here.
+#[tokio::test]
+async fn a_server_that_answers_before_it_has_read_the_request_takes_the_next() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    wire.set((INITIAL_WINDOW_SIZE, 0)).await;
+    wire.is_quiet().await;
+    for turn in 0..3 {
+        let call = begun(&channel).await;
+        let stream = wire.next(HEADERS).await.stream;
+        assert_eq!(stream, 2 * turn + 1);
+        answer(&mut wire, stream).await;
+        is_answered(call).await;
+        assert_eq!(wire.next(RST_STREAM).await.stream, stream);
+    }
+}
+
+/// So it is where a message that was made later is larger than the room that there was.
+#[tokio::test]
+async fn what_is_left_of_a_message_keeps_no_place() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    wire.set((INITIAL_WINDOW_SIZE, 1)).await;
+    wire.is_quiet().await;
+    let (messages, body) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, Status>>();
+    let request = http::Request::post("/a.B/C").body(Body::new(StreamBody::new(body))).unwrap();
+    let (response, ()) = tokio::join!(within(channel.clone().call(request)), async {
+        let stream = wire.next(HEADERS).await.stream;
+        messages.unbounded_send(Ok(Frame::data(Bytes::from_static(&[0; 5])))).unwrap();
+        messages.close_channel();
+        wire.next(DATA).await;
+        wire.is_quiet().await;
+        wire.send(HEADERS, END_HEADERS, stream, OK).await;
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+    });
+    let response = response.unwrap_or_else(|never| match never {});
+    within(response.into_body().collect()).await.unwrap();
+    assert_eq!(wire.next(RST_STREAM).await.stream, 1);
+    let next = begun(&channel).await;
+    assert_eq!(wire.next(HEADERS).await.stream, 3);
+    answer(&mut wire, 3).await;
+    is_answered(next).await;
+}
+
+/// Nor does the one that lost its race come to it later.
+#[tokio::test]
+async fn a_hedge_waits_for_its_turn_and_leaves_when_another_has_answered() {
+    let ((one, first), (other, second)) = (listen().await, listen().await);
+    let (_fleet, subscription) = Fleet::with([instance(0, first), instance(1, second)]);
+    let channel = builder(subscription).keepalive(None).build();
+    let (mut one, mut other) = tokio::join!(
+        Wire::accept_set(&one, (MAX_CONCURRENT_STREAMS, 1)),
+        Wire::accept_set(&other, (MAX_CONCURRENT_STREAMS, 1)),
+    );
+    ready(&channel, 2).await;
+    let before = [begun(&channel).await, begun(&channel).await];
+    tokio::join!(one.next(HEADERS), other.next(HEADERS));
+    let config =
+        r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0s"}}]}"#;
+    channel.set_service_config(Some(config.parse().unwrap()));
+    let hedged = begun(&channel).await;
+    within(channel.wait_for(|_| true)).await;
+    within(async {
+        while channel.stats().in_flight() < 4 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    one.is_quiet().await;
+    other.is_quiet().await;
+    answer(&mut one, 1).await;
+    let stream = one.next(HEADERS).await.stream;
+    answer(&mut one, stream).await;
+    is_answered(hedged).await;
+    answer(&mut other, 1).await;
+    for call in before {
+        is_answered(call).await;
+    }
+    other.is_quiet().await;
+    assert_eq!(channel.stats().in_flight(), 0);
 }
 
 #[tokio::test]

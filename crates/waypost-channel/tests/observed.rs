@@ -49,6 +49,65 @@ async fn h49_an_error_names_service_endpoint_attempt_and_cause() {
     }
 }
 
+fn scrape(registry: &prometheus_client::registry::Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    text
+}
+
+/// Prometheus takes one of two lines of the same name.
+#[tokio::test]
+async fn channels_to_one_service_are_added_up() {
+    let server = Server::healthy().await;
+    let metrics = ChannelMetrics::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let fleets = [Fleet::of(&[&server]), Fleet::of(&[&server])];
+    let channels =
+        fleets.each_ref().map(|(_, subscription)| builder(subscription.clone()).metrics(&metrics).build());
+    for channel in &channels {
+        ready(channel, 1).await;
+        check(channel).await.unwrap();
+        within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+    }
+    check(&channels[0]).await.unwrap();
+    let text = scrape(&registry);
+    let names: Vec<_> = text.lines().filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name).collect();
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(names.len(), different.len(), "{text}");
+    let at = server.endpoint();
+    for line in [
+        r#"waypost_channel_calls_total{service="greeter",code="OK"} 3"#,
+        r#"waypost_channel_call_seconds_count{service="greeter"} 3"#,
+        r#"waypost_channel_instances{service="greeter"} 1"#,
+        &format!(r#"waypost_channel_picks_total{{service="greeter",endpoint="{at}"}} 3"#),
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line} is not in\n{text}");
+    }
+}
+
+/// A proxy that has lost its servers, or asks for a login, is no gRPC server.
+#[tokio::test]
+async fn an_answer_of_a_proxy_is_told_as_that() {
+    for (status, code) in [(503, Code::Unavailable), (401, Code::Unauthenticated), (418, Code::Unknown)] {
+        let proxy = Server::start(handler(move |_, _| async move {
+            let mut response = answers::response([http_body::Frame::data("<html>no</html>".into())]);
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            response
+        }))
+        .await;
+        let (_fleet, subscription) = Fleet::of(&[&proxy]);
+        let channel = builder(subscription).build();
+        ready(&channel, 1).await;
+        let error = check(&channel).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        for part in ["greeter", "attempt 1", &format!("HTTP status {status}")] {
+            assert!(error.message().contains(part), "{part:?} is not in {error}");
+        }
+        assert_eq!(channel.call_stats().codes, [(code, 1)]);
+    }
+}
+
 #[tokio::test]
 async fn failures_are_counted_by_code_for_each_endpoint_and_for_all_calls() {
     let (bad, good) = (
@@ -75,11 +134,6 @@ async fn failures_are_counted_by_code_for_each_endpoint_and_for_all_calls() {
     assert_eq!((calls.codes, calls.retries, calls.hedges), (vec![(Code::Ok, 4)], refusals, 0));
     assert_eq!(calls.latency.count(), 4);
 
-    let scrape = |registry: &_| {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
-        text
-    };
     let at = bad.endpoint();
     let line = format!(
         r#"waypost_channel_endpoint_failures_total{{service="greeter",endpoint="{at}",code="UNAVAILABLE"}} {refusals}"#

@@ -1,11 +1,13 @@
 //! What is tried again, what is not, and what it costs.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
 use std::collections::BTreeSet;
 use support::answers::{self, handler};
-use support::{Fleet, Server, builder, check, check_idempotent, info, instance, ready, served_by, within};
+use support::{
+    Fleet, Server, builder, check, check_idempotent, check_with, info, instance, ready, served_by, within,
+};
 use tonic::Code;
 use waypost_channel::RetryPolicy;
 
@@ -219,4 +221,82 @@ async fn a_response_larger_than_the_limit_is_passed_on_as_it_comes() {
     more.notify_one();
     assert!(within(stream.message()).await.unwrap().is_some());
     assert!(within(stream.message()).await.unwrap().is_none());
+}
+
+/// Under a policy for `UNAVAILABLE`, with so long between attempts.
+fn retrying(attempts: u32, backoff: &str) -> waypost_channel::ServiceConfig {
+    let config = format!(
+        r#"{{"methodConfig": [{{"name": [{{}}], "retryPolicy": {{"maxAttempts": {attempts}, "initialBackoff": "{backoff}",
+            "maxBackoff": "{backoff}", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}}}]}}"#
+    );
+    config.parse().unwrap()
+}
+
+/// As in grpc-go: a server that is away for a moment is what a policy is for.
+#[tokio::test]
+async fn a_policy_goes_on_where_nothing_is_ready() {
+    let (fleet, subscription) = Fleet::of(&[]);
+    let channel = builder(subscription).service_config(retrying(5, ".3s")).build();
+    within(channel.ready()).await.unwrap_err();
+    let server = Server::healthy().await;
+    let (answer, ()) = tokio::join!(biased; check(&channel), async {
+        // The call is polled first, and has found nothing by now.
+        fleet.put(instance(0, server.endpoint()));
+    });
+    assert!(info(&answer.unwrap()).attempts > 1);
+    assert!(channel.call_stats().retries > 0);
+}
+
+#[tokio::test]
+async fn without_a_policy_nobody_waits_for_what_is_not_there() {
+    let (_fleet, subscription) = Fleet::of(&[]);
+    let channel = builder(subscription).all_idempotent().build();
+    let error = check(&channel).await.unwrap_err();
+    assert_eq!((error.code(), channel.call_stats().retries), (Code::Unavailable, 0));
+}
+
+/// Not of a fleet that is not ready, which follows from it.
+#[tokio::test]
+async fn when_a_server_is_lost_for_good_its_loss_is_what_the_caller_learns() {
+    let server = mortal(false).await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).service_config(retrying(4, "0.001s")).build();
+    ready(&channel, 1).await;
+    let error = check(&channel).await.unwrap_err();
+    for part in ["greeter", "attempt 1", "connection lost"] {
+        assert!(error.message().contains(part), "{part:?} is not in {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_deadline_has_passed_is_not_sent() {
+    let server = Server::healthy().await;
+    let (_fleet, subscription) = Fleet::of(&[&server]);
+    let channel = builder(subscription).build();
+    ready(&channel, 1).await;
+    for _ in 0..10 {
+        let late = check_with(&channel, |request| request.set_timeout(std::time::Duration::ZERO));
+        let error = late.await.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded);
+        assert!(error.message().contains("greeter /grpc.health.v1.Health/Check"), "{error}");
+    }
+    // The endpoint, which knows nothing of it, is not blamed.
+    let [endpoint] = &channel.stats().endpoints[..] else { panic!("one endpoint") };
+    assert_eq!((endpoint.failures, endpoint.picks, server.calls()), (0, 0, 0));
+    check(&channel).await.unwrap();
+}
+
+/// A server that is cut off in the middle, by a proxy that does not know trailers.
+#[tokio::test]
+async fn a_response_that_ends_without_a_status_is_a_failure_of_the_endpoint() {
+    for all_idempotent in [false, true] {
+        let server = Server::start(handler(|_, _| async { answers::response([answers::message()]) })).await;
+        let (_fleet, subscription) = Fleet::of(&[&server]);
+        let builder = builder(subscription);
+        let channel = if all_idempotent { builder.all_idempotent() } else { builder }.build();
+        ready(&channel, 1).await;
+        check(&channel).await.unwrap_err();
+        let stats = within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
+        assert_eq!(stats.endpoints[0].failures, 1, "held back: {all_idempotent}");
+    }
 }

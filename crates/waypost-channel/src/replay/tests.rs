@@ -155,7 +155,7 @@ fn a_failure_is_remembered() {
     assert!(replay.failure().is_none());
     send(&sender, &[0, 0, 0, 0, 8]);
     assert!(matches!(read(&replay, Reader::default()), Poll::Ready(Some(Err(_)))));
-    assert_eq!(replay.failure().unwrap().code(), tonic::Code::ResourceExhausted);
+    assert_eq!(replay.failure().unwrap().told("greeter").code(), tonic::Code::ResourceExhausted);
     assert!(sender.is_closed(), "the caller is told that nobody reads any more");
     let second = replay.rewind().unwrap();
     assert!(matches!(read(&replay, second), Poll::Ready(Some(Err(_)))));
@@ -436,5 +436,5 @@ fn a_request_whose_making_panics_fails_for_all() {
     }));
     assert!(panicked.is_err());
     assert!(matches!(read(&replay, other), Poll::Ready(Some(Err(_)))));
-    assert_eq!(replay.failure().unwrap().code(), tonic::Code::Internal);
+    assert_eq!(replay.failure().unwrap().told("greeter").code(), tonic::Code::Internal);
 }

@@ -18,18 +18,22 @@ pub(crate) struct Head {
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
-const INITIAL_WINDOW_SIZE: u16 = 4;
+pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 /// `:status: 200`
 pub(crate) const OK: &[u8] = &[0x88];
-/// The same with `grpc-status: 12`.
+/// `grpc-status: 0`
+pub(crate) const GOOD: &[u8] = b"\x00\x0bgrpc-status\x010";
+/// The same as `OK` with `grpc-status: 12`.
 pub(crate) const UNIMPLEMENTED: &[u8] = b"\x88\x00\x0bgrpc-status\x0212";
 
 /// Where it will listen.
