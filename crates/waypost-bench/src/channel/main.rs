@@ -19,11 +19,14 @@
 
 mod calls;
 mod clock;
+mod control;
 mod dead;
 mod fleet;
 mod load;
+mod numbered;
 mod picks;
 mod places;
+mod registry;
 mod turns;
 mod updates;
 

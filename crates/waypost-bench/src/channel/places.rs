@@ -4,10 +4,6 @@
 //! numbered from the swap on, and a place counts as slow when it was so after more than one update in twenty. The first place is the last
 //! pick by the old table: it may have been reading that when it was replaced.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use waypost_balance::{EndpointState, PickRequest, Picker, Policy};
-
 /// So many times the median is slow.
 const SLOW: u32 = 10;
 /// Picks that are numbered at each swap: the last by the old table, and those after it.
@@ -21,20 +17,6 @@ pub(crate) struct Timed {
     pub(crate) times: Vec<u32>,
     /// Those that were the first by a new table, in their order.
     pub(crate) swaps: Vec<usize>,
-}
-
-/// A policy that tells by which of its pickers, counted from 1, the last pick was made. For one picking thread.
-#[derive(Debug)]
-pub(crate) struct Numbered {
-    policy: Arc<dyn Policy>,
-    built: AtomicUsize,
-    used: Arc<AtomicUsize>,
-}
-
-struct NumberedPicker {
-    picker: Arc<dyn Picker>,
-    number: usize,
-    used: Arc<AtomicUsize>,
 }
 
 /// How often each place after a swap was slow, over all rounds.
@@ -53,48 +35,14 @@ impl Timed {
         if times.is_empty() { 0 } else { *times.select_nth_unstable(middle).1 }
     }
 
-    /// The picks above ten times the median.
-    pub(crate) fn slow(&self) -> usize {
-        let limit = self.limit();
+    /// How many took longer than that.
+    pub(crate) fn above(&self, limit: u32) -> usize {
         self.times.iter().filter(|&&time| time > limit).count()
     }
 
     /// Ten times the median; what is above is slow.
-    fn limit(&self) -> u32 {
+    pub(crate) fn limit(&self) -> u32 {
         self.median().saturating_mul(SLOW)
-    }
-}
-
-// === impl Numbered ===
-
-impl Numbered {
-    /// The policy, and where the number is.
-    pub(crate) fn new(policy: Arc<dyn Policy>) -> (Self, Arc<AtomicUsize>) {
-        let used = Arc::new(AtomicUsize::new(0));
-        (Self { policy, built: AtomicUsize::new(0), used: Arc::clone(&used) }, used)
-    }
-}
-
-impl Policy for Numbered {
-    fn name(&self) -> &'static str {
-        self.policy.name()
-    }
-
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
-        let previous =
-            previous.and_then(|previous| (previous as &dyn std::any::Any).downcast_ref::<NumberedPicker>());
-        let picker = self.policy.build(ready, previous.map(|previous| &*previous.picker));
-        let number = self.built.fetch_add(1, Ordering::Relaxed) + 1;
-        Arc::new(NumberedPicker { picker, number, used: Arc::clone(&self.used) })
-    }
-}
-
-// === impl NumberedPicker ===
-
-impl Picker for NumberedPicker {
-    fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
-        self.used.store(self.number, Ordering::Relaxed);
-        self.picker.pick(request)
     }
 }
 
@@ -156,7 +104,7 @@ mod tests {
         for n in 0..40 {
             timed.times[n * 2_000 + slow(n)] = 1_001;
         }
-        assert_eq!(timed.slow(), 40);
+        assert_eq!(timed.above(timed.limit()), 40);
         let mut places = Places::new();
         places.add(&timed);
         places
