@@ -50,15 +50,30 @@ impl Figure<'_> {
             Goal::AtMost(goal) => (value <= goal, goal),
             Goal::AtLeast(goal) => (value >= goal, goal),
         };
-        let unit = match self.unit {
-            Unit::Ratio => "ratio",
-            Unit::Count => "count",
-        };
+        let unit = self.unit.name();
         let verdict = if met { "met" } else { "short" };
         println!("figure {} {unit} {} goal {goal} {verdict}", self.name, rounded(value));
         let (low, high) = spread(rounds);
         println!("  {} rounds, {} to {}", rounds.len(), rounded(low), rounded(high));
         met
+    }
+
+    /// Prints the line of a figure that cannot be measured here, and why. That is short of any goal.
+    pub fn unmeasured(&self, why: &str) {
+        let (Goal::AtMost(goal) | Goal::AtLeast(goal)) = self.goal;
+        println!("figure {} {} none goal {goal} short", self.name, self.unit.name());
+        println!("  not measured: {why}");
+    }
+}
+
+// === impl Unit ===
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ratio => "ratio",
+            Self::Count => "count",
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The channel beside its peers: picks beside tower's, calls beside tonic's own channel, its `balance_list` and grpc-go, in one run.
 //!
 //! `bench-channel [GROUP…]` runs all groups of figures, or those named: `picks`, `calls`, `dead`, `updates`. The servers are
-//! another process: this program, started as `--serve COUNT`.
+//! another process: this program, started as `--serve COUNT`; so are picks that are stepped through, as `--stepped POLICY UPDATES`.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::expect_used,
@@ -22,19 +22,28 @@ mod clock;
 mod control;
 mod dead;
 mod fleet;
+mod lengths;
 mod load;
 mod numbered;
 mod picks;
 mod places;
 mod registry;
+mod stepped;
+mod steps;
 mod turns;
 mod updates;
 
 const GROUPS: [&str; 4] = ["picks", "calls", "dead", "updates"];
 
 fn main() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, policy, updates] = &arguments[..]
+        && first == "--stepped"
+    {
+        let policy = updates::policies().into_iter().find(|known| known.name() == policy);
+        return stepped::child(policy.expect("a policy"), updates.parse().expect("--stepped POLICY UPDATES"));
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     if let [first, count] = &arguments[..]
         && first == "--serve"
     {

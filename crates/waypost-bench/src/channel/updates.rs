@@ -1,7 +1,7 @@
 //! What a change in a set of 10,000 endpoints costs, and whether picks notice.
 
-use crate::control;
 use crate::registry::{Registry, runtime, settled};
+use crate::{control, stepped};
 use std::sync::Arc;
 use std::time::Duration;
 use waypost_balance::{Maglev, PeakEwma, Policy, RoundRobin};
@@ -16,12 +16,13 @@ const LONGEST: Duration = Duration::from_millis(100);
 pub(crate) fn run() {
     for policy in policies() {
         cpu_of_updates(&policy);
+        stepped::run(&policy);
         control::run(&policy);
     }
 }
 
 /// Those that have figures.
-fn policies() -> [Arc<dyn Policy>; 3] {
+pub(crate) fn policies() -> [Arc<dyn Policy>; 3] {
     [Arc::new(RoundRobin::default()), Arc::new(PeakEwma::default()), Arc::new(Maglev::default())]
 }
 
