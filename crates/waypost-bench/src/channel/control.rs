@@ -1,7 +1,8 @@
 //! The times of picks while a set of 10,000 is updated, beside those of a pool that is left alone.
 //!
 //! Interrupts and the hypervisor make picks slow whether there are updates or not. So one thread picks from two pools by turns: what the
-//! machine does falls on both alike, and what is more in the one that is updated is of the updates.
+//! machine does falls on both alike, and what is more in the one that is updated is of the updates. Slow is what is above ten times the
+//! median of the one that is left alone.
 
 use crate::clock::{thread_cpu, thread_cpu_since};
 use crate::numbered::Numbered;
@@ -16,7 +17,7 @@ use waypost_channel::{Outcome, Pool, Unconnected, Wish};
 /// An odd number: the median is that of a round.
 const ROUNDS: usize = 9;
 /// Picks of each pool that are timed in a round.
-const PICKS: usize = 2_000_000;
+const PICKS: usize = 1_000_000;
 /// Picks of each before them.
 const WARM: usize = 3_000;
 
@@ -128,7 +129,7 @@ fn timed(
 // === impl Round ===
 
 impl Round {
-    /// How many of the updated pool and of the control are above ten times the median of the control.
+    /// How many of the updated pool, and how many of the control.
     fn slow(&self) -> (usize, usize) {
         let limit = self.control.limit();
         (self.updated.above(limit), self.control.above(limit))

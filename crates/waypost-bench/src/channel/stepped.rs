@@ -59,7 +59,7 @@ fn print(name: &str, updates: usize, lengths: &Lengths) {
     );
 }
 
-/// Steps through the picks of another process. Fails where that is not permitted.
+/// Steps through the picks of another process. Fails where [`count`] does.
 fn lengths(policy: &str, updates: usize) -> Result<Lengths, String> {
     let program = std::env::current_exe().expect("this program");
     let mut child = Command::new(program)
@@ -84,7 +84,7 @@ fn lengths(policy: &str, updates: usize) -> Result<Lengths, String> {
     output.read_to_string(&mut tables).expect("output");
     child.wait().expect("an end");
     let stretches = counted.map_err(|error| {
-        format!("ptrace: {error}; to step through a child it must be permitted, in a container by SYS_PTRACE")
+        format!("ptrace: {error} (it must be permitted, in a container by SYS_PTRACE, and the processor an x86-64)")
     })?;
     let tables: Option<Vec<Tables>> = tables.split_whitespace().map(parse).collect();
     let lengths = tables.and_then(|tables| Lengths::new(&stretches, EMPTY, &tables));

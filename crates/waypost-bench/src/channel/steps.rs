@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 /// Ends the process, if nobody traces the thread.
 const MARK: Signal = Signal::SIGUSR1;
 
-/// What a thread did between two marks, in user space. What the kernel does for it is not seen, only that it was entered.
+/// What a thread did between two marks, in user space. What the kernel does for it is not counted, and page faults are not seen at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Steps {
     pub(crate) instructions: u32,
@@ -29,6 +29,7 @@ pub(crate) fn marked<T>(counted: impl FnOnce() -> T) -> T {
 }
 
 /// What the thread did between each two marks, from `begin` to its end. The thread is of a child process, and is killed with this one.
+/// Fails where ptrace is not permitted, and where the processor is another than x86-64.
 pub(crate) fn count(thread: Pid, begin: impl FnOnce()) -> nix::Result<Vec<Steps>> {
     ptrace::seize(thread, Options::PTRACE_O_EXITKILL)?;
     begin();
@@ -64,8 +65,8 @@ fn enters_kernel(thread: Pid) -> nix::Result<bool> {
     Ok(ptrace::read(thread, next as ptrace::AddressType)? & 0xffff == 0x050f)
 }
 
-/// Not known on this architecture.
+/// Not known here.
 #[cfg(not(target_arch = "x86_64"))]
 fn enters_kernel(_thread: Pid) -> nix::Result<bool> {
-    Ok(false)
+    Err(nix::errno::Errno::ENOTSUP)
 }
