@@ -21,7 +21,7 @@ const PICKS: usize = 1_000_000;
 /// Picks of each before them.
 const WARM: usize = 3_000;
 
-/// The picks of one round.
+/// The picks of one round, and in both when the updated pool had a new table.
 struct Round {
     updated: Timed,
     control: Timed,
@@ -30,7 +30,7 @@ struct Round {
 /// The figures of one policy.
 pub(crate) fn run(policy: &Arc<dyn Policy>) {
     let name = policy.name();
-    let (mut ratios, mut places) = (Vec::new(), Places::new());
+    let (mut ratios, mut places, mut beside) = (Vec::new(), Places::new(), Places::new());
     for round in 0..ROUNDS {
         let round = picks(policy, round % 2 == 0);
         let (updated, control) = round.slow();
@@ -42,17 +42,20 @@ pub(crate) fn run(policy: &Arc<dyn Policy>) {
         );
         ratios.push(updated as f64 / control.max(1) as f64);
         places.add(&round.updated);
+        beside.add(&round.control);
     }
     let figure = format!("slow_picks_beside_control_during_updates_of_10k_{name}");
     Figure { name: &figure, unit: Unit::Ratio, goal: Goal::AtMost(1.1) }.report(&ratios);
-    let (last, first) = places.beside_swap();
-    println!(
-        "  {name}: {} slow at the 1,000 places of {} swaps, {} at one place at most; the last by the old table {last}, the first by \
-         the new one {first}",
-        places.all(),
-        places.swaps(),
-        places.worst(),
-    );
+    for (pool, places) in [("updated", &places), ("control", &beside)] {
+        let (last, first) = places.beside_swap();
+        println!(
+            "  {name}, {pool}: {} slow at the 1,000 places of {} swaps, {} at one place at most; {last} just before the swap, {first} \
+             just after",
+            places.all(),
+            places.swaps(),
+            places.worst(),
+        );
+    }
     let figure = format!("slow_places_after_updates_of_10k_{name}");
     Figure { name: &figure, unit: Unit::Count, goal: Goal::AtMost(0.0) }.report(&[places.recurring() as f64]);
 }
@@ -121,8 +124,8 @@ fn timed(
         }
     }
     Round {
-        updated: Timed { times: of_updated, swaps },
-        control: Timed { times: of_control, swaps: Vec::new() },
+        updated: Timed { times: of_updated, swaps: swaps.clone() },
+        control: Timed { times: of_control, swaps },
     }
 }
 
