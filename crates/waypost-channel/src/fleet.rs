@@ -17,7 +17,7 @@ pub(crate) use reach::Reach;
 pub(crate) use report::{Census, EndpointReport, LinkPhase, Outlook};
 
 use crate::backoff::Backoff;
-use link::{Link, Phase};
+use link::{Link, Phase, Usage};
 use members::Member;
 use order::Order;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,8 @@ use waypost_model::{Change, Endpoint, Existence, Instance, InstanceKey, Snapshot
 /// A connection that held for less than this counts as a failed attempt, so that a server that accepts and closes at once is
 /// not connected to in a tight loop.
 const STABLE: Duration = Duration::from_secs(1);
+/// A century, for times that are set to be longer than there are instants for.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// The set of endpoints of one channel.
 pub(crate) struct Fleet {
@@ -46,6 +48,8 @@ pub(crate) struct Fleet {
     queue: BTreeSet<(u64, Endpoint)>,
     /// When to try again: exactly the links whose phase is [`Phase::Waiting`].
     timers: BTreeSet<(Instant, Endpoint)>,
+    /// Tickets of repeated attempts that were given out.
+    repeats: u64,
     /// Attempts to connect under way: the links whose phase is [`Phase::Connecting`].
     attempts: usize,
     /// When to look next for connections that are of no use.
@@ -111,6 +115,7 @@ impl Fleet {
             within: BTreeSet::new(),
             queue: BTreeSet::new(),
             timers: BTreeSet::new(),
+            repeats: 0,
             attempts: 0,
             leaving: Vec::new(),
             next_connection: 0,
@@ -125,13 +130,18 @@ impl Fleet {
     /// Takes the newest snapshot. Costs what has changed since the last one.
     pub(crate) fn apply(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
         let before = std::mem::replace(&mut self.seen, Arc::clone(snapshot));
+        // An address that one key gives up and another takes keeps its connection: nobody parts before all have joined.
+        let mut parting = Vec::new();
         for change in snapshot.changes_since(&before) {
             match change {
                 Change::Added { key, instance } | Change::Updated { key, after: instance, .. } => {
-                    self.register(key, instance, now);
+                    self.register(key, instance, now, &mut parting);
                 }
-                Change::Removed { key, .. } => self.deregister(&key, now),
+                Change::Removed { key, .. } => self.deregister(key, &mut parting),
             }
+        }
+        for (endpoint, key) in parting {
+            self.part(&endpoint, &key, now);
         }
         // Freshness and existence are part of what a failed call is told.
         self.settle(now);
@@ -141,8 +151,13 @@ impl Fleet {
     pub(crate) fn connected(&mut self, endpoint: &Endpoint, id: ConnectionId, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
         link.state.open();
+        let since = link.connected_since().unwrap_or_else(|| {
+            // Idle from now on: not since the link was last looked at, which may be long ago.
+            link.usage = Usage::from(&link.state, now);
+            now
+        });
         let owners: Vec<InstanceKey> = link.owners.iter().cloned().collect();
-        self.shift(endpoint, Phase::Ready { since: now });
+        self.shift(endpoint, Phase::Ready { since });
         for key in owners {
             let aimed = self.members.get(&key).is_some_and(|member| member.aims_at(endpoint));
             if aimed {
@@ -157,10 +172,7 @@ impl Fleet {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
         link.state.close();
         link.error = Some(cause);
-        let since = match link.phase {
-            Phase::Ready { since } | Phase::Unfit { since } => since,
-            _ => now,
-        };
+        let since = link.connected_since().unwrap_or(now);
         self.shift(endpoint, Phase::Unfit { since });
         self.settle(now);
     }
@@ -321,7 +333,7 @@ impl Fleet {
     fn wait(&mut self, endpoint: &Endpoint, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         link.failures = link.failures.saturating_add(1);
-        let until = now + self.settings.backoff.delay(link.failures, self.rng.f64());
+        let until = later(now, self.settings.backoff.delay(link.failures, self.rng.f64()));
         self.shift(endpoint, Phase::Waiting { until });
     }
 
@@ -341,6 +353,10 @@ impl Fleet {
             !due
         });
     }
+}
+
+fn later(now: Instant, time: Duration) -> Instant {
+    now + time.min(LONGEST)
 }
 
 impl fmt::Debug for Fleet {

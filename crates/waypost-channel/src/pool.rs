@@ -164,7 +164,7 @@ impl<D: Dial> Pool<D> {
             }
             let patience = match self.outlook() {
                 _ if wish.wait_for_ready => None,
-                Outlook::Unread => Some(begun + self.inner.discovery_timeout),
+                Outlook::Unread => begun.checked_add(self.inner.discovery_timeout),
                 Outlook::Ready | Outlook::Connecting => None,
                 Outlook::Unavailable if !current => None,
                 Outlook::Unavailable => return Err(self.unready()),
@@ -185,7 +185,7 @@ impl<D: Dial> Pool<D> {
     /// endpoint has failed, and when nothing could be read from the registry in time. Cancel safe.
     pub async fn ready(&self) -> Result<(), NotReady> {
         self.start();
-        let unread_until = Instant::now() + self.inner.discovery_timeout;
+        let unread_until = Instant::now().checked_add(self.inner.discovery_timeout);
         let mut wake = self.inner.wake.clone();
         loop {
             wake.mark_unchanged();
@@ -197,7 +197,7 @@ impl<D: Dial> Pool<D> {
             let patience = match outlook {
                 Outlook::Ready if ready => return Ok(()),
                 Outlook::Unavailable => return Err(self.unready()),
-                Outlook::Unread => Some(unread_until),
+                Outlook::Unread => unread_until,
                 Outlook::Ready | Outlook::Connecting => None,
             };
             self.news(&mut wake, patience).await?;

@@ -52,10 +52,12 @@ pub(super) enum Phase {
         first: bool,
     },
     Ready {
+        /// When it was connected, fit or not.
         since: Instant,
     },
     /// Connected, and not fit for calls: its health service says so.
     Unfit {
+        /// As in [`Ready`](Self::Ready).
         since: Instant,
     },
     Waiting {
@@ -108,7 +110,7 @@ impl Link {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        matches!(self.phase, Phase::Ready { .. } | Phase::Unfit { .. })
+        self.connected_since().is_some()
     }
 
     /// It counts among those that a client of a limited number of endpoints relies on.
@@ -122,8 +124,15 @@ impl Link {
         self.within && (self.is_ready() || on_the_way)
     }
 
+    pub(super) fn connected_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Ready { since } | Phase::Unfit { since } => Some(since),
+            _ => None,
+        }
+    }
+
     pub(super) fn was_stable(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Ready { since } | Phase::Unfit { since } if now.saturating_duration_since(since) >= STABLE)
+        self.connected_since().is_some_and(|since| now.saturating_duration_since(since) >= STABLE)
     }
 
     pub(super) fn speaks_for(&self, key: &InstanceKey) -> bool {
@@ -150,6 +159,11 @@ impl Phase {
 impl Usage {
     pub(super) fn new(now: Instant) -> Self {
         Self { calls: 0, since: now }
+    }
+
+    /// Of no use from now on, unless there is another call.
+    pub(super) fn from(state: &EndpointState, now: Instant) -> Self {
+        Self { calls: state.calls(), since: now }
     }
 
     /// Since when no call has begun, been under way or ended here, as far as was looked.

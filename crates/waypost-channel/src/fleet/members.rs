@@ -25,7 +25,14 @@ enum Route {
 // === impl Fleet ===
 
 impl Fleet {
-    pub(super) fn register(&mut self, key: InstanceKey, instance: Arc<Instance>, now: Instant) {
+    /// What it leaves is put down in `parting`, for [`part`](Self::part).
+    pub(super) fn register(
+        &mut self,
+        key: InstanceKey,
+        instance: Arc<Instance>,
+        now: Instant,
+        parting: &mut Vec<(Endpoint, InstanceKey)>,
+    ) {
         let route = if instance.status == Status::Up {
             (self.settings.route)(&instance).map_or_else(Route::Nowhere, Route::To)
         } else {
@@ -63,7 +70,7 @@ impl Fleet {
                 self.join(after, &key, &instance, now);
                 for old in [Some(before), held.as_ref()].into_iter().flatten() {
                     if Some(old) != keep.as_ref() && old != after {
-                        self.part(old, &key, now);
+                        parting.push((old.clone(), key.clone()));
                     }
                 }
                 keep
@@ -73,22 +80,19 @@ impl Fleet {
                 None
             }
             (old, Route::Nowhere(_)) => {
-                for at in old.iter().flat_map(Member::endpoints) {
-                    self.part(at, &key, now);
-                }
+                let left = old.iter().flat_map(Member::endpoints);
+                parting.extend(left.map(|at| (at.clone(), key.clone())));
                 None
             }
         };
         self.members.insert(key, Member { instance, route, held });
     }
 
-    pub(super) fn deregister(&mut self, key: &InstanceKey, now: Instant) {
-        if let Some(member) = self.members.remove(key) {
+    pub(super) fn deregister(&mut self, key: InstanceKey, parting: &mut Vec<(Endpoint, InstanceKey)>) {
+        if let Some(member) = self.members.remove(&key) {
             self.census.count_instance(member.instance.status, false);
-            self.census.unusable.remove(key);
-            for at in member.endpoints() {
-                self.part(at, key, now);
-            }
+            self.census.unusable.remove(&key);
+            parting.extend(member.endpoints().map(|at| (at.clone(), key.clone())));
         }
     }
 
@@ -112,7 +116,8 @@ impl Fleet {
         self.add(endpoint, state, key.clone(), now);
     }
 
-    fn part(&mut self, endpoint: &Endpoint, key: &InstanceKey, now: Instant) {
+    /// `key` no longer goes to this address; what nobody goes to is let go.
+    pub(super) fn part(&mut self, endpoint: &Endpoint, key: &InstanceKey, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         link.owners.remove(key);
         if let Some(heir) = link.owners.first() {

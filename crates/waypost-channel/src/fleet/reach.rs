@@ -3,7 +3,7 @@
 
 use super::link::{Link, Phase, Usage};
 use super::order::beyond;
-use super::{Action, ConnectionId, Fleet, Leaving, LinkPhase};
+use super::{Action, ConnectionId, Fleet, Leaving, LinkPhase, later};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{EndpointState, Subset};
@@ -21,6 +21,9 @@ pub(crate) struct Reach {
     /// Attempts to connect at a time; not 0.
     pub(crate) attempts: usize,
 }
+
+/// In the tickets of attempts that are not the first.
+const REPEATED: u64 = 1 << 63;
 
 /// Idle connections are looked for at least this far apart.
 const SHORTEST_LOOK: Duration = Duration::from_millis(10);
@@ -146,8 +149,10 @@ impl Fleet {
         }
         let first = link.phase == Phase::Idle { first: true };
         // In any order: were it that of the addresses, all clients would come to the first at the same time. But first attempts
-        // before repeated ones, of which a fleet that is half dead has enough for ever.
-        let ticket = self.rng.u64(..) >> 1 | u64::from(!first) << 63;
+        // before repeated ones, of which a fleet that is half dead has enough for ever; and those in the order in which they are due,
+        // which their jitter has mixed: by chance, some would never be tried.
+        let ticket = if first { self.rng.u64(..) >> 1 } else { REPEATED | self.repeats };
+        self.repeats += u64::from(!first);
         self.shift(endpoint, Phase::Queued { first, ticket });
     }
 
@@ -209,7 +214,7 @@ impl Fleet {
             if link.is_connected() {
                 link.usage = Usage::new(now);
                 self.actions.push(Action::Retire { id });
-                self.leaving.push(Leaving { id, state, until: now + self.settings.drain });
+                self.leaving.push(Leaving { id, state, until: later(now, self.settings.drain) });
             } else {
                 self.actions.push(Action::Abort { id });
             }

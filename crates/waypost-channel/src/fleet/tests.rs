@@ -45,14 +45,20 @@ impl Bench {
 
     /// Publishes `id` at `address`, or without it.
     fn publish(&mut self, id: &str, address: Option<(u16, Status)>) {
+        self.publish_all([(id, address)]);
+    }
+
+    /// The same for several, in one snapshot.
+    fn publish_all<'a>(&mut self, changes: impl IntoIterator<Item = (&'a str, Option<(u16, Status)>)>) {
         let mut parts = self.published.to_parts();
-        let key = instance(id, 1).0;
-        match address {
-            Some((port, status)) => {
-                let (key, instance) = instance(id, port);
-                parts.instances.insert(key, Arc::new(instance.with_status(status)));
+        for (id, address) in changes {
+            match address {
+                Some((port, status)) => {
+                    let (key, instance) = instance(id, port);
+                    parts.instances.insert(key, Arc::new(instance.with_status(status)));
+                }
+                None => drop(parts.instances.remove(&instance(id, 1).0)),
             }
-            None => drop(parts.instances.remove(&key)),
         }
         let existence = if parts.instances.is_empty() { Existence::Emptied } else { Existence::Present };
         self.published =
@@ -124,6 +130,10 @@ impl Bench {
             Step::Up(id, port) => self.up(&id.to_string(), port),
             Step::Drain(id, port) => self.publish(&id.to_string(), Some((port, Status::Draining))),
             Step::Remove(id) => self.publish(&id.to_string(), None),
+            Step::Several(changes) => {
+                let changes = changes.map(|(id, port)| (id.to_string(), port.map(|port| (port, Status::Up))));
+                self.publish_all(changes.iter().map(|(id, address)| (id.as_str(), *address)));
+            }
             Step::Connected(port) => self.connected(port),
             Step::Failed(port) => self.failed(port),
             Step::Closed(port) => self.closed(port),
@@ -200,6 +210,16 @@ impl Bench {
     fn connecting(&self) -> Vec<u16> {
         self.connecting.keys().map(|endpoint| endpoint.port).collect()
     }
+
+    /// The ports that instances are registered at and want calls.
+    fn aimed(&self) -> BTreeSet<u16> {
+        let up = self.published.instances().filter(|instance| instance.status == Status::Up);
+        up.map(|instance| instance.endpoints.primary().port).collect()
+    }
+
+    fn id_at(&self, port: u16) -> ConnectionId {
+        self.fleet.links.get(&endpoint(port)).unwrap().id
+    }
 }
 
 fn endpoint(port: u16) -> Endpoint {
@@ -274,6 +294,37 @@ fn a_connection_that_had_held_is_made_again_at_once_and_one_that_had_not_is_not(
     bench.closed(1);
     assert_eq!(bench.connecting(), [1]);
     assert_eq!(bench.fleet.outlook(), Outlook::Connecting);
+}
+
+#[test]
+fn a_connection_whose_server_says_again_that_it_serves_is_no_younger_for_it() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.pass(STABLE);
+    bench.says(1, true);
+    bench.closed(1);
+    assert_eq!(bench.connecting(), [1], "it had held");
+    bench.connected(1);
+    bench.says(1, false);
+    bench.pass(STABLE);
+    bench.says(1, true);
+    bench.closed(1);
+    assert_eq!(bench.connecting(), [1], "fit or not");
+}
+
+#[test]
+fn a_time_that_never_ends_is_no_error() {
+    let mut bench = Bench::new();
+    bench.fleet.settings.drain = Duration::MAX;
+    bench.fleet.settings.backoff = Backoff::new(Duration::MAX, Duration::MAX);
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.publish("a", None);
+    bench.up("a", 2);
+    bench.failed(2);
+    assert!(bench.fleet.next_wake().is_some());
+    assert_eq!(bench.live.len(), 1);
 }
 
 #[test]
@@ -362,6 +413,24 @@ fn an_address_that_is_registered_twice_is_one_endpoint() {
 }
 
 #[test]
+fn an_address_that_passes_from_one_key_to_another_keeps_its_connection() {
+    let mut bench = Bench::new();
+    // Keys are taken in their order: once the one that goes is first, and once the one that comes is.
+    for (old, new) in [("a", "b"), ("b", "a")] {
+        bench.up(old, 1);
+        bench.connected(1);
+        bench.publish_all([(old, None), (new, Some((1, Status::Up)))]);
+        assert_eq!((bench.ready(), bench.connecting(), bench.retired.len()), (vec![1], vec![], 0));
+        assert_eq!(bench.states()[0].key().id, new);
+    }
+    bench.up("b", 2);
+    bench.connected(2);
+    bench.publish_all([("a", Some((2, Status::Up))), ("b", Some((1, Status::Up)))]);
+    assert_eq!((bench.ready(), bench.connecting(), bench.retired.len()), (vec![1, 2], vec![], 0));
+    assert_eq!(bench.states().iter().map(|state| state.key().id).collect::<Vec<_>>(), ["b", "a"]);
+}
+
+#[test]
 fn what_cannot_be_spoken_to_is_told() {
     let mut bench = Bench::new();
     let (key, mut plain) = instance("a", 1);
@@ -382,6 +451,8 @@ enum Step {
     Up(u8, u16),
     Drain(u8, u16),
     Remove(u8),
+    /// In one snapshot; of changes of the same id the last counts.
+    Several([(u8, Option<u16>); 3]),
     Connected(u16),
     Failed(u16),
     Closed(u16),
@@ -394,7 +465,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (id.clone(), port.clone()).prop_map(|(id, port)| Step::Up(id, port)),
         1 => (id.clone(), port.clone()).prop_map(|(id, port)| Step::Drain(id, port)),
-        1 => id.prop_map(Step::Remove),
+        1 => id.clone().prop_map(Step::Remove),
+        3 => prop::array::uniform3((id, prop::option::weighted(0.8, port.clone()))).prop_map(Step::Several),
         4 => port.clone().prop_map(Step::Connected),
         2 => port.clone().prop_map(Step::Failed),
         2 => port.clone().prop_map(Step::Closed),
@@ -409,10 +481,16 @@ proptest! {
     fn whatever_happens_the_fleet_agrees_with_the_registry(steps in prop::collection::vec(step(), 0..120)) {
         let mut bench = Bench::new();
         for step in steps {
+            let before: BTreeMap<u16, ConnectionId> = bench.aimed().into_iter().map(|port| (port, bench.id_at(port))).collect();
             bench.take(step);
             bench.check_books();
-            let up: Vec<_> = bench.published.instances().filter(|i| i.status == Status::Up).collect();
-            let aimed: BTreeSet<u16> = up.iter().map(|i| i.endpoints.primary().port).collect();
+            let up = bench.published.instances().filter(|i| i.status == Status::Up).count();
+            let aimed = bench.aimed();
+
+            // Whoever registers what: an address that was wanted and is keeps its connection, or the attempt to make one.
+            if matches!(step, Step::Up(..) | Step::Drain(..) | Step::Remove(_) | Step::Several(_)) {
+                prop_assert!(aimed.iter().all(|port| before.get(port).is_none_or(|id| *id == bench.id_at(*port))));
+            }
 
             // Offered are exactly the connections that are open, fit and not retired, and their gates are open.
             let offered: BTreeSet<ConnectionId> = bench.fleet.links.values().filter(|link| link.is_ready()).map(|link| link.id).collect();
@@ -433,7 +511,7 @@ proptest! {
             }
             // Nothing else is connected to; what else is ready stands in for an instance that moves.
             prop_assert!(connecting.is_subset(&aimed) && waiting.is_subset(&aimed));
-            prop_assert!(ready.difference(&aimed).count() <= up.len());
+            prop_assert!(ready.difference(&aimed).count() <= up);
             if aimed.is_subset(&ready) {
                 prop_assert!(ready.is_subset(&aimed), "{ready:?} is offered, {aimed:?} is wanted");
             }

@@ -159,6 +159,37 @@ fn only_so_many_attempts_are_made_at_a_time() {
 }
 
 #[test]
+fn attempts_that_are_repeated_are_made_in_the_order_in_which_they_are_due() {
+    let mut bench = bench(Reach { attempts: 1, subset: None, lazy: None, most: None }, 6);
+    let mut tried = Vec::new();
+    for _ in 0..24 {
+        while bench.connecting.is_empty() {
+            bench.pass(Duration::from_millis(10));
+        }
+        // Longer than the longest wait: whatever has failed is due again.
+        bench.pass(Duration::from_secs(10));
+        let port = bench.connecting()[0];
+        tried.push(port);
+        bench.failed(port);
+    }
+    let rounds: Vec<Vec<u16>> = tried.chunks(6).map(sorted).collect();
+    assert_eq!(rounds, vec![vec![1, 2, 3, 4, 5, 6]; 4]);
+}
+
+#[test]
+fn what_was_just_connected_on_demand_is_not_yet_idle() {
+    let idle = Duration::from_secs(60);
+    let mut bench = bench(lazy(idle), 1);
+    bench.pass(idle - Duration::from_secs(1));
+    bench.want(1);
+    bench.connected(1);
+    bench.pass(idle / 2);
+    assert_eq!(bench.ready(), [1]);
+    bench.pass(idle / 2 + Duration::from_secs(1));
+    assert!(bench.ready().is_empty());
+}
+
+#[test]
 fn a_lazy_client_connects_to_what_calls_want() {
     let idle = Duration::from_secs(60);
     let mut bench = bench(lazy(idle), 5);
