@@ -50,6 +50,8 @@ pub(crate) struct Fleet {
     timers: BTreeSet<(Instant, Endpoint)>,
     /// Tickets of repeated attempts that were given out.
     repeats: u64,
+    /// Exactly the links that are [connected](Link::is_connected).
+    connected: BTreeSet<Endpoint>,
     /// Attempts to connect under way: the links whose phase is [`Phase::Connecting`].
     attempts: usize,
     /// When to look next for connections that are of no use.
@@ -116,6 +118,7 @@ impl Fleet {
             queue: BTreeSet::new(),
             timers: BTreeSet::new(),
             repeats: 0,
+            connected: BTreeSet::new(),
             attempts: 0,
             leaving: Vec::new(),
             next_connection: 0,
@@ -173,7 +176,8 @@ impl Fleet {
         link.state.close();
         link.error = Some(cause);
         let since = link.connected_since().unwrap_or(now);
-        self.shift(endpoint, Phase::Unfit { since });
+        let told = if let Phase::Unfit { told, .. } = link.phase { told } else { now };
+        self.shift(endpoint, Phase::Unfit { since, told });
         self.settle(now);
     }
 
@@ -217,7 +221,13 @@ impl Fleet {
     /// A call wants this endpoint, which nothing is connected to: for a fleet that connects when calls come.
     pub(crate) fn wanted(&mut self, endpoint: &Endpoint, now: Instant) {
         let idle = |link: &Link| link.within && matches!(link.phase, Phase::Idle { .. });
-        if self.has_room() && self.links.get(endpoint).is_some_and(idle) {
+        if !self.links.get(endpoint).is_some_and(idle) {
+            return;
+        }
+        if !self.has_room() {
+            self.make_room(now);
+        }
+        if self.has_room() {
             self.enqueue(endpoint);
             self.settle(now);
         }
@@ -313,12 +323,18 @@ impl Fleet {
     /// Puts a link into a phase, and with it into whatever is kept by phase.
     fn shift(&mut self, endpoint: &Endpoint, phase: Phase) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
+        let was_connected = link.is_connected();
         let before = std::mem::replace(&mut link.phase, phase);
         match before {
             Phase::Queued { ticket, .. } => drop(self.queue.remove(&(ticket, endpoint.clone()))),
             Phase::Waiting { until } => drop(self.timers.remove(&(until, endpoint.clone()))),
             Phase::Connecting { .. } => self.attempts -= 1,
             Phase::Idle { .. } | Phase::Ready { .. } | Phase::Unfit { .. } => {}
+        }
+        match (was_connected, link.is_connected()) {
+            (false, true) => drop(self.connected.insert(endpoint.clone())),
+            (true, false) => drop(self.connected.remove(endpoint)),
+            _ => {}
         }
         match phase {
             Phase::Queued { ticket, .. } => drop(self.queue.insert((ticket, endpoint.clone()))),

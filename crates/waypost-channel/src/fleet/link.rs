@@ -59,6 +59,8 @@ pub(super) enum Phase {
     Unfit {
         /// As in [`Ready`](Self::Ready).
         since: Instant,
+        /// When it was told so.
+        told: Instant,
     },
     Waiting {
         until: Instant,
@@ -126,7 +128,7 @@ impl Link {
 
     pub(super) fn connected_since(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Ready { since } | Phase::Unfit { since } => Some(since),
+            Phase::Ready { since } | Phase::Unfit { since, .. } => Some(since),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use super::order::beyond;
 use super::{Action, ConnectionId, Fleet, Leaving, LinkPhase, later};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use waypost_balance::{EndpointState, Subset};
+use waypost_balance::{EndpointState, Gate, Subset};
 use waypost_model::{Endpoint, InstanceKey};
 
 /// Which endpoints are connected to, and when.
@@ -163,6 +163,20 @@ impl Fleet {
         self.settings.reach.is_lazy() && self.settings.reach.most.is_none_or(|most| made < most)
     }
 
+    /// Gives up a connection that no call is picked for: the one that has not been fit for the longest time, or else one that is
+    /// set aside for its failures.
+    pub(super) fn make_room(&mut self, now: Instant) {
+        let connected = || self.connected.iter().filter_map(|at| Some((at, self.links.get(at)?)));
+        let unfit = connected().filter_map(|(at, link)| match link.phase {
+            Phase::Unfit { told, .. } => Some((told, at.clone())),
+            _ => None,
+        });
+        let unfit = unfit.min().map(|(_, at)| at);
+        let ejected = || connected().find(|(_, link)| link.state.gate() == Gate::Ejected);
+        let Some(endpoint) = unfit.or_else(|| ejected().map(|(at, _)| at.clone())) else { return };
+        self.give_up(&endpoint, now);
+    }
+
     /// Closes connections that no call has used for long, if there is something to look at by now.
     pub(super) fn let_go_of_idle(&mut self, now: Instant) {
         let (Some(idle), Some(look)) = (self.settings.reach.lazy, self.next_idle_look) else { return };
@@ -170,16 +184,31 @@ impl Fleet {
             return;
         }
         self.next_idle_look = self.settings.reach.idle_look_after(now);
-        let ready = self.links.iter_mut().filter(|(_, link)| link.is_ready());
-        let idle: Vec<Endpoint> = ready
-            .filter_map(|(endpoint, link)| {
-                let since = link.usage.idle_since(&link.state, now);
-                (now.saturating_duration_since(since) >= idle).then(|| endpoint.clone())
-            })
-            .collect();
-        for endpoint in idle {
-            self.disconnect(&endpoint, now);
-            self.resume(&endpoint);
+        let mut unused = Vec::new();
+        for endpoint in &self.connected {
+            let Some(link) = self.links.get_mut(endpoint) else { continue };
+            // What is set aside has no calls because of that, and would be forgiven with its connection.
+            let since = link.usage.idle_since(&link.state, now);
+            if now.saturating_duration_since(since) >= idle && link.ejections.cause.is_none() {
+                unused.push(endpoint.clone());
+            }
+        }
+        for endpoint in unused {
+            self.give_up(&endpoint, now);
+        }
+    }
+
+    /// Closes a connection that was made on demand. What was not fit for calls is wanted again only after a while.
+    fn give_up(&mut self, endpoint: &Endpoint, now: Instant) {
+        let Some(link) = self.links.get(endpoint) else { return };
+        let unfit = matches!(link.phase, Phase::Unfit { .. }).then_some(link.failures);
+        self.disconnect(endpoint, now);
+        match (unfit, self.links.get_mut(endpoint)) {
+            (Some(failures), Some(link)) => {
+                link.failures = failures;
+                self.wait(endpoint, now);
+            }
+            _ => self.resume(endpoint),
         }
     }
 
@@ -220,6 +249,8 @@ impl Fleet {
             }
         }
         link.failures = 0;
+        // What is not observed is not set aside.
+        link.ejections.cause = None;
         // Late news of what was under way is about nothing that is there.
         link.id = ConnectionId::NONE;
         self.shift(endpoint, Phase::Idle { first: true });

@@ -169,7 +169,7 @@ impl EndpointReport {
 impl LinkPhase {
     const COUNT: usize = 5;
 
-    fn of(phase: Phase) -> Self {
+    pub(super) fn of(phase: Phase) -> Self {
         match phase {
             Phase::Idle { .. } => Self::Idle,
             Phase::Queued { .. } | Phase::Connecting { .. } => Self::Connecting,

@@ -4,6 +4,7 @@ mod reach;
 
 use super::*;
 use proptest::prelude::*;
+use waypost_balance::Gate;
 use waypost_model::{Freshness, Scope, SnapshotParts, Status};
 
 /// A fleet and what a shell would know of it.
@@ -112,6 +113,14 @@ impl Bench {
         self.act();
     }
 
+    /// What takes calls there is set aside for its failures.
+    fn eject(&mut self, port: u16) {
+        let ready = self.states().into_iter().find(|state| state.endpoint().port == port);
+        if let Some(state) = ready.filter(|state| state.eject()) {
+            self.fleet.ejected(&state, Some("5 failures in a row".into()));
+        }
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now += time;
         self.fleet.tick(self.now);
@@ -138,6 +147,7 @@ impl Bench {
             Step::Failed(port) => self.failed(port),
             Step::Closed(port) => self.closed(port),
             Step::Says(port, serves) => self.says(port, serves),
+            Step::Eject(port) => self.eject(port),
             Step::Pass(millis) => self.pass(Duration::from_millis(millis.into())),
         }
     }
@@ -158,6 +168,8 @@ impl Bench {
         assert_eq!(census.untried(), count(|phase| phase.is_untried()));
         assert_eq!((fleet.attempts, fleet.queue.len()), (connecting, queued));
         assert_eq!(fleet.timers.len(), census.count(LinkPhase::Waiting));
+        assert!(fleet.links.iter().all(|(at, link)| fleet.connected.contains(at) == link.is_connected()));
+        assert!(fleet.connected.iter().all(|at| fleet.links.contains_key(at)));
         assert_eq!(self.connecting.len(), connecting);
         let leaving = census.count(LinkPhase::Leaving);
         let reports: Vec<_> = census.endpoints().map(|report| report.state.endpoint().clone()).collect();
@@ -192,7 +204,10 @@ impl Bench {
                     self.retired.remove(&id);
                 }
                 Action::Observe { state } => assert!(self.observed.insert(Arc::as_ptr(&state))),
-                Action::Forget { state } => assert!(self.observed.remove(&Arc::as_ptr(&state))),
+                Action::Forget { state } => {
+                    assert!(self.observed.remove(&Arc::as_ptr(&state)));
+                    state.readmit();
+                }
             }
         }
     }
@@ -457,6 +472,7 @@ enum Step {
     Failed(u16),
     Closed(u16),
     Says(u16, bool),
+    Eject(u16),
     Pass(u16),
 }
 
@@ -471,6 +487,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => port.clone().prop_map(Step::Failed),
         2 => port.clone().prop_map(Step::Closed),
         2 => (port.clone(), any::<bool>()).prop_map(|(port, serves)| Step::Says(port, serves)),
+        1 => port.clone().prop_map(Step::Eject),
         2 => port.prop_map(Step::Want),
         3 => (1_u16..8000).prop_map(Step::Pass),
     ]
@@ -497,7 +514,7 @@ proptest! {
             let open: BTreeSet<ConnectionId> =
                 bench.live.keys().copied().filter(|id| !bench.retired.contains(id) && !bench.unfit.contains(id)).collect();
             prop_assert_eq!(&offered, &open);
-            prop_assert!(bench.states().iter().all(|state| state.admits()));
+            prop_assert!(bench.states().iter().all(|state| state.gate() != Gate::Closed));
 
             // Every address that is wanted is ready, connected and not fit, being connected to, or waits for its time.
             let waiting: BTreeSet<u16> = bench.fleet.timers.iter().map(|(_, at)| at.port).collect();

@@ -232,6 +232,58 @@ fn a_lazy_client_keeps_to_its_limit() {
 }
 
 #[test]
+fn what_is_not_fit_for_calls_makes_room_for_what_may_be() {
+    let mut bench = bench(Reach { most: Some(2), ..lazy(Duration::from_secs(60)) }, 4);
+    for port in [2, 1] {
+        bench.want(port);
+        bench.connected(port);
+        bench.says(port, false);
+        bench.pass(Duration::from_millis(1));
+    }
+    assert_eq!(bench.fleet.outlook(), Outlook::Connecting);
+    bench.want(3);
+    assert_eq!((bench.connecting(), bench.retired.len()), (vec![3], 1), "the one that is so for longer");
+    let left = bench.fleet.links.get(&endpoint(2)).unwrap();
+    assert!(matches!(left.phase, Phase::Waiting { .. }) && left.failures == 1);
+    bench.connected(3);
+    bench.want(4);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![4], vec![3]));
+    bench.connected(4);
+    bench.pass(Duration::from_secs(10));
+    bench.want(2);
+    assert!(bench.connecting().is_empty(), "two take calls");
+}
+
+#[test]
+fn what_is_set_aside_makes_room_too_and_is_not_set_aside_any_more() {
+    let mut bench = bench(Reach { most: Some(1), ..lazy(Duration::from_secs(60)) }, 2);
+    bench.want(1);
+    bench.connected(1);
+    bench.eject(1);
+    bench.want(2);
+    assert_eq!((bench.connecting(), bench.ready()), (vec![2], vec![]));
+    assert!(bench.fleet.census().endpoints().all(|report| report.ejection.is_none()));
+}
+
+#[test]
+fn what_is_not_fit_for_calls_is_closed_after_its_time_and_what_is_set_aside_is_not() {
+    let idle = Duration::from_secs(60);
+    let mut bench = bench(lazy(idle), 2);
+    for port in [1, 2] {
+        bench.want(port);
+        bench.connected(port);
+    }
+    bench.says(1, false);
+    bench.eject(2);
+    bench.pass(idle / 2);
+    bench.pass(idle);
+    assert_eq!((bench.retired.len(), bench.ready()), (1, vec![2]));
+    assert_eq!(bench.fleet.census().count(LinkPhase::Waiting), 1);
+    let report = bench.fleet.census().endpoints().nth(1).unwrap().clone();
+    assert!(report.is_ejected() && report.ejection.is_some());
+}
+
+#[test]
 fn a_lazy_client_does_not_wait_for_what_has_failed_and_tries_it_again_when_it_is_wanted() {
     let mut bench = bench(lazy(Duration::from_secs(60)), 1);
     bench.want(1);
@@ -302,7 +354,17 @@ proptest! {
                 let made = fleet.links.values().filter(|link| link.is_ready() || matches!(link.phase, Phase::Connecting { .. }));
                 prop_assert!(reach.most.is_none_or(|most| made.count() <= most));
                 let reachable = fleet.reachable().unwrap();
-                prop_assert!(reachable.iter().all(|state| state.gate() == waypost_balance::Gate::Open));
+                prop_assert!(reachable.iter().all(|state| state.gate() != Gate::Closed));
+                // A want is carried out, unless there are as many connections that calls can use as there may be.
+                if let Step::Want(port) = step
+                    && let Some(link) = fleet.links.get(&endpoint(port)).filter(|link| link.within && idle(link))
+                {
+                    let usable = fleet.links.values().filter(|link| match link.phase {
+                        Phase::Ready { .. } => link.state.admits(),
+                        phase => LinkPhase::of(phase) == LinkPhase::Connecting,
+                    });
+                    prop_assert!(reach.most.is_some_and(|most| usable.count() >= most), "{link:?}");
+                }
             } else {
                 // Whatever is within is ready, on its way there, or waits for its time; and nothing else is.
                 prop_assert!(fleet.links.values().all(|link| link.within != idle(link)));
