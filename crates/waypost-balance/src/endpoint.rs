@@ -5,7 +5,7 @@ use crate::padded::CachePadded;
 use arc_swap::ArcSwap;
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use waypost_model::{Endpoint, Instance, InstanceKey};
@@ -62,8 +62,10 @@ pub struct Started {
     finished: bool,
 }
 
-const CLOSED: u8 = 1;
-const EJECTED: u8 = 2;
+const CLOSED: u32 = 1;
+const EJECTED: u32 = 2;
+/// One of the [losses](EndpointState::lose), which are counted in the bits above.
+const LOSS: u32 = 4;
 const UNSET: u64 = u64::MAX;
 
 /// What picks read and calls write: 64 bytes, so that an endpoint costs a pick one cache line, and 10,000 of them fit into a
@@ -76,8 +78,9 @@ struct Load {
     successes: AtomicU64,
     in_flight: AtomicU32,
     consecutive_failures: AtomicU32,
-    /// [`CLOSED`] and [`EJECTED`] are independent: a connection that comes back does not end an ejection.
-    gate: AtomicU8,
+    /// [`CLOSED`] and [`EJECTED`] are independent: a connection that comes back does not end an ejection. Above them the losses that
+    /// were not settled yet. Calls are taken while all of it is 0.
+    gate: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Load>() <= 64);
@@ -95,7 +98,7 @@ impl EndpointState {
             successes: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             consecutive_failures: AtomicU32::new(0),
-            gate: AtomicU8::new(CLOSED),
+            gate: AtomicU32::new(CLOSED),
         };
         let registered = ArcSwap::from_pointee((key, instance));
         let warming = AtomicU64::new(UNSET);
@@ -144,8 +147,8 @@ impl EndpointState {
     pub fn gate(&self) -> Gate {
         match self.load.gate.load(Ordering::Acquire) {
             0 => Gate::Open,
-            bits if bits & CLOSED != 0 => Gate::Closed,
-            _ => Gate::Ejected,
+            EJECTED => Gate::Ejected,
+            _ => Gate::Closed,
         }
     }
 
@@ -154,7 +157,7 @@ impl EndpointState {
         self.load.gate.load(Ordering::Acquire) == 0
     }
 
-    /// The connection is ready: it takes calls, unless it is ejected.
+    /// The connection is ready: it takes calls, unless it is ejected, or a [loss](Self::lose) is still to be settled.
     pub fn open(&self) {
         self.load.gate.fetch_and(!CLOSED, Ordering::AcqRel);
     }
@@ -162,6 +165,19 @@ impl EndpointState {
     /// The connection is gone, or the endpoint leaves: no pick returns it from now on, in whatever picker it still stands.
     pub fn close(&self) {
         self.load.gate.fetch_or(CLOSED, Ordering::AcqRel);
+    }
+
+    /// The connection is gone, says whoever has it, for whoever [opens](Self::open) and [closes](Self::close) the gate and will hear
+    /// of it later: it stays closed at least until that [settles](Self::settle_loss) this, whatever it opens before.
+    pub fn lose(&self) {
+        self.load.gate.fetch_add(LOSS, Ordering::AcqRel);
+    }
+
+    /// Closes the gate as [`close`](Self::close) does; one [loss](Self::lose) has been heard of.
+    pub fn settle_loss(&self) {
+        let settled = |word: u32| Some(word.checked_sub(LOSS).unwrap_or(word) | CLOSED);
+        // The closure always answers `Some`.
+        let _ = self.load.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, settled);
     }
 
     /// Sets it aside for its failures. Returns `false` if it was already.
@@ -332,5 +348,34 @@ impl Drop for Started {
         if !self.finished {
             self.state.ended(Outcome::Cancelled, self.at, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Gate;
+    use std::time::Instant;
+
+    #[test]
+    fn a_loss_keeps_the_gate_closed_until_it_is_settled_whatever_opens_it() {
+        let state = crate::fixture::fleet(1, Instant::now()).remove(0);
+        state.lose();
+        state.lose();
+        state.open();
+        assert_eq!(state.gate(), Gate::Closed);
+        state.settle_loss();
+        state.open();
+        assert!(!state.admits(), "one of two");
+        state.settle_loss();
+        assert_eq!(state.gate(), Gate::Closed, "until it is opened");
+        state.eject();
+        state.open();
+        assert_eq!(state.gate(), Gate::Ejected);
+        state.readmit();
+        assert!(state.admits());
+        // Of one that nobody has told of.
+        state.settle_loss();
+        state.open();
+        assert!(state.admits());
     }
 }

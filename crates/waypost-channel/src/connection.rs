@@ -1,6 +1,6 @@
 //! One attempt to connect, and noticing that what came of it has closed.
 
-use crate::dial::{Abort, Dial, Dialed};
+use crate::dial::{Abort, Dial, Dialed, Hold};
 use crate::fleet::ConnectionId;
 use crate::http2::chain;
 use crate::line::Http2;
@@ -27,7 +27,10 @@ pub(crate) enum What<C> {
     /// It has become fit for calls, or is no longer, for this reason.
     Fitness(Result<(), Arc<str>>),
     Failed(Arc<str>),
+    /// It takes no more calls; those under way may go on.
     Closed(Arc<str>),
+    /// After [`Closed`](Self::Closed): nothing goes on there any more.
+    Over,
 }
 
 /// One attempt to connect, and the connection that comes of it.
@@ -43,63 +46,144 @@ pub(crate) struct Attempt<D: Dial> {
     pub(crate) retired: CancellationToken,
 }
 
+/// Tells the driver of one attempt. However that ends, its end is told: also where its task panics.
+struct Reporter<C> {
+    id: ConnectionId,
+    endpoint: Endpoint,
+    events: mpsc::UnboundedSender<Event<C>>,
+    hold: Arc<Hold>,
+    told: Told,
+}
+
+/// What was told so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Connected,
+    /// All there is to tell.
+    All,
+}
+
 // === impl Attempt ===
 
 impl<D: Dial> Attempt<D> {
     /// Runs to the end of the connection.
     pub(crate) async fn run(self) {
-        let endpoint = self.state.endpoint().clone();
-        let tell = |what| {
-            // The driver has ended: nobody wants to know.
-            let _ = self.events.send(Event { id: self.id, endpoint: endpoint.clone(), what });
+        let (hold, over) = Hold::new(Arc::clone(&self.state));
+        let mut reporter = Reporter {
+            id: self.id,
+            endpoint: self.state.endpoint().clone(),
+            events: self.events.clone(),
+            hold,
+            told: Told::Nothing,
         };
-        let limit = self.limit;
+        if self.attend(&mut reporter).await {
+            let (id, endpoint, events) = reporter.into_parts();
+            over.cancelled().await;
+            // As in `Reporter::tell`.
+            let _ = events.send(Event { id, endpoint, what: What::Over });
+        }
+    }
+
+    /// Runs until the connection takes no more calls. Says whether some may go on.
+    async fn attend(self, reporter: &mut Reporter<D::Connection>) -> bool {
+        let Self { dialer, limit, abort, retired, .. } = self;
+        let endpoint = reporter.endpoint.clone();
+        let given = Abort { request: abort.clone(), hold: Arc::clone(&reporter.hold) };
         let made = tokio::select! {
-            () = self.abort.cancelled() => return,
-            made = timeout(limit, self.dialer.dial(endpoint.clone(), Abort(self.abort.clone()))) => made,
+            () = abort.cancelled() => {
+                reporter.told = Told::All;
+                return false;
+            }
+            made = async { timeout(limit, dialer.dial(endpoint.clone(), given)).await } => made,
         };
         let Dialed { connection, closed, fitness } = match made {
             Ok(Ok(dialed)) => dialed,
-            Ok(Err(error)) => return tell(What::Failed(chain(&*error).into())),
-            Err(_) => return tell(What::Failed(format!("not ready for calls within {limit:?}").into())),
+            Ok(Err(error)) => return reporter.ended(chain(&*error).into()),
+            Err(_) => return reporter.ended(format!("not ready for calls within {limit:?}").into()),
         };
         tracing::debug!(%endpoint, "connected");
-        let Some(mut closed) = closed else { return tell(What::Connected(connection, Ok(()))) };
+        let Some(mut closed) = closed else {
+            reporter.connected(connection, Ok(()));
+            reporter.told = Told::All;
+            return false;
+        };
         let mut fitness = fitness.unwrap_or_else(|| stream::once(ready(Ok(()))).boxed());
         let (mut untold, mut wanted) = (Some(connection), true);
         let patience = sleep(limit);
         tokio::pin!(patience);
         let cause = loop {
             tokio::select! {
-                () = self.abort.cancelled() => break "the connection was given up".into(),
+                // In this order: once it is closed, nothing is told but that.
+                biased;
+                () = abort.cancelled() => break "the connection was given up".into(),
                 cause = &mut closed => break cause,
                 // What asks keeps the connection open.
-                () = self.retired.cancelled(), if wanted => {
+                () = retired.cancelled(), if wanted => {
                     wanted = false;
                     fitness = stream::empty().boxed();
                 }
-                Some(verdict) = fitness.next() => {
-                    if verdict.is_err() {
-                        // As below: at once.
-                        self.state.close();
-                    }
-                    tell(match untold.take() {
-                        Some(connection) => What::Connected(connection, verdict),
-                        None => What::Fitness(verdict),
-                    });
-                }
+                Some(verdict) = fitness.next() => match untold.take() {
+                    Some(connection) => reporter.connected(connection, verdict),
+                    None => reporter.fitness(verdict),
+                },
                 () = &mut patience, if untold.is_some() => {
-                    let cause = format!("its health service has not answered within {limit:?}");
-                    return tell(What::Failed(cause.into()));
+                    break format!("its health service has not answered within {limit:?}").into();
                 }
             }
         };
-        if untold.is_some() {
-            return tell(What::Failed(cause));
+        if untold.is_none() {
+            tracing::debug!(%endpoint, %cause, "connection closed");
         }
-        // At once, not when the driver gets to it: no later pick is to find this open.
-        self.state.close();
-        tracing::debug!(%endpoint, %cause, "connection closed");
-        tell(What::Closed(cause));
+        reporter.ended(cause)
+    }
+}
+
+// === impl Reporter ===
+
+impl<C> Reporter<C> {
+    fn connected(&mut self, connection: C, fitness: Result<(), Arc<str>>) {
+        self.told = Told::Connected;
+        self.weigh(&fitness);
+        self.tell(What::Connected(connection, fitness));
+    }
+
+    fn fitness(&self, fitness: Result<(), Arc<str>>) {
+        self.weigh(&fitness);
+        self.tell(What::Fitness(fitness));
+    }
+
+    /// At once, not when the driver gets to it: no later pick is to find this open.
+    fn weigh(&self, fitness: &Result<(), Arc<str>>) {
+        if fitness.is_err() {
+            self.hold.unfit();
+        }
+    }
+
+    /// Says whether calls may go on.
+    fn ended(&mut self, cause: Arc<str>) -> bool {
+        let connected = std::mem::replace(&mut self.told, Told::All) == Told::Connected;
+        // As in `weigh`.
+        self.hold.lost();
+        self.tell(if connected { What::Closed(cause) } else { What::Failed(cause) });
+        connected
+    }
+
+    fn tell(&self, what: What<C>) {
+        // The driver has ended: nobody wants to know.
+        let _ = self.events.send(Event { id: self.id, endpoint: self.endpoint.clone(), what });
+    }
+
+    /// Without its hold.
+    fn into_parts(self) -> (ConnectionId, Endpoint, mpsc::UnboundedSender<Event<C>>) {
+        (self.id, self.endpoint.clone(), self.events.clone())
+    }
+}
+
+impl<C> Drop for Reporter<C> {
+    fn drop(&mut self) {
+        if self.told != Told::All && self.ended("its task has panicked".into()) {
+            self.tell(What::Over);
+        }
     }
 }

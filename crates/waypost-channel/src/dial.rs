@@ -6,7 +6,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use waypost_balance::EndpointState;
 use waypost_model::Endpoint;
 
 /// Makes what calls to an endpoint go over: a connection of whatever protocol, or a client that owns one.
@@ -42,9 +44,26 @@ pub struct Dialed<C> {
     pub(crate) fitness: Option<Fitness>,
 }
 
-/// Says when a connection must end at once, with all its calls: the instance has left, and the time that its calls had is over.
+/// Says when a connection must end at once, with all its calls: the instance has left, and the time that its calls had is over. And
+/// the other way round, that it takes no more calls.
+///
+/// The pool takes the connection to be over when it is closed and the last clone of this is dropped: where calls go on after that, as
+/// after a `GOAWAY`, what looks after them keeps one.
 #[derive(Debug, Clone)]
-pub struct Abort(pub(crate) CancellationToken);
+pub struct Abort {
+    pub(crate) request: CancellationToken,
+    pub(crate) hold: Arc<Hold>,
+}
+
+/// What one attempt to connect, and the connection that comes of it, have of the endpoint: its gate is open only while nobody who has
+/// this has said that the connection is lost.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    state: Arc<EndpointState>,
+    lost: AtomicBool,
+    /// Dropped with the last part of what goes on there.
+    _over: DropGuard,
+}
 
 /// A [`Dial`] that connects to nothing: every endpoint is ready as soon as it is known.
 ///
@@ -86,7 +105,37 @@ impl<C: fmt::Debug> fmt::Debug for Dialed<C> {
 impl Abort {
     /// Waits until the connection must end. Cancel safe.
     pub async fn requested(&self) {
-        self.0.cancelled().await;
+        self.request.cancelled().await;
+    }
+
+    /// The connection takes no more calls: no pick is to find it from now on. For whoever learns that first, before anybody is told:
+    /// otherwise it is when [`Dialed`]'s future is done. The second time it does nothing.
+    pub fn lost(&self) {
+        self.hold.lost();
+    }
+}
+
+// === impl Hold ===
+
+impl Hold {
+    /// And what is cancelled when nobody has it any more.
+    pub(crate) fn new(state: Arc<EndpointState>) -> (Arc<Self>, CancellationToken) {
+        let over = CancellationToken::new();
+        let hold = Self { state, lost: AtomicBool::new(false), _over: over.clone().drop_guard() };
+        (Arc::new(hold), over)
+    }
+
+    /// The server has said that it does not serve: a loss each time, which is settled when the pool hears of that.
+    pub(crate) fn unfit(&self) {
+        self.state.lose();
+    }
+
+    /// One loss of the endpoint's, however often it is said. It is settled when the end of the attempt is heard of, which comes after
+    /// this.
+    pub(crate) fn lost(&self) {
+        if !self.lost.swap(true, Ordering::AcqRel) {
+            self.state.lose();
+        }
     }
 }
 

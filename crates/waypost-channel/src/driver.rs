@@ -51,7 +51,7 @@ struct Handle<C> {
 enum Stage<C> {
     Connecting,
     Live(Arc<Connection<C>>),
-    /// It takes no more calls.
+    /// It takes no more calls; some may go on.
     Leaving,
 }
 
@@ -146,10 +146,14 @@ impl<D: Dial> Driver<D> {
             }
             What::Closed(cause) => {
                 // Streams of a connection that took leave in peace go on without us, so nothing is aborted here.
-                if handles.get(&id).is_some_and(|handle| matches!(handle.stage, Stage::Live(_))) {
-                    handles.remove(&id);
+                if let Some(handle) = handles.get_mut(&id) {
+                    handle.stage = Stage::Leaving;
                 }
                 self.fleet.closed(&endpoint, id, cause, now());
+            }
+            What::Over => {
+                handles.remove(&id);
+                self.fleet.over(&endpoint, id);
             }
         }
     }

@@ -56,7 +56,11 @@ pub(crate) struct Fleet {
     attempts: usize,
     /// When to look next for connections that are of no use.
     next_idle_look: Option<Instant>,
-    leaving: Vec<Leaving>,
+    /// To be opened when a table is published that has their connections: until then one may be read that has older ones.
+    opening: BTreeSet<Endpoint>,
+    leaving: BTreeMap<ConnectionId, Leaving>,
+    /// When they have to end.
+    ends: BTreeSet<(Instant, ConnectionId)>,
     next_connection: u64,
     census: Census,
     actions: Vec<Action>,
@@ -82,7 +86,6 @@ pub(crate) type Router = Box<dyn Fn(&Instance) -> Result<Endpoint, Arc<str>> + S
 
 /// A connection that gets no new calls.
 struct Leaving {
-    id: ConnectionId,
     state: Arc<EndpointState>,
     until: Instant,
 }
@@ -120,7 +123,9 @@ impl Fleet {
             repeats: 0,
             connected: BTreeSet::new(),
             attempts: 0,
-            leaving: Vec::new(),
+            opening: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            ends: BTreeSet::new(),
             next_connection: 0,
             census: Census::new(now),
             actions: Vec::new(),
@@ -140,7 +145,7 @@ impl Fleet {
                 Change::Added { key, instance } | Change::Updated { key, after: instance, .. } => {
                     self.register(key, instance, now, &mut parting);
                 }
-                Change::Removed { key, .. } => self.deregister(key, &mut parting),
+                Change::Removed { key, .. } => self.deregister(&key, &mut parting),
             }
         }
         for (endpoint, key) in parting {
@@ -153,7 +158,6 @@ impl Fleet {
     /// The connection is ready for calls.
     pub(crate) fn connected(&mut self, endpoint: &Endpoint, id: ConnectionId, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
-        link.state.open();
         let since = link.connected_since().unwrap_or_else(|| {
             // Idle from now on: not since the link was last looked at, which may be long ago.
             link.usage = Usage::from(&link.state, now);
@@ -161,6 +165,7 @@ impl Fleet {
         });
         let owners: Vec<InstanceKey> = link.owners.iter().cloned().collect();
         self.shift(endpoint, Phase::Ready { since });
+        self.open_soon(endpoint);
         for key in owners {
             let aimed = self.members.get(&key).is_some_and(|member| member.aims_at(endpoint));
             if aimed {
@@ -173,7 +178,7 @@ impl Fleet {
     /// It is connected, and not fit for calls.
     pub(crate) fn unfit(&mut self, endpoint: &Endpoint, id: ConnectionId, cause: Arc<str>, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
-        link.state.close();
+        link.state.settle_loss();
         link.error = Some(cause);
         let since = link.connected_since().unwrap_or(now);
         let told = if let Phase::Unfit { told, .. } = link.phase { told } else { now };
@@ -184,17 +189,18 @@ impl Fleet {
     /// An attempt to connect has failed.
     pub(crate) fn failed(&mut self, endpoint: &Endpoint, id: ConnectionId, error: Arc<str>, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
-        link.state.close();
+        link.state.settle_loss();
         link.error = Some(error);
         self.wait(endpoint, now);
         self.settle(now);
     }
 
-    /// A connection that was ready is closed.
+    /// A connection that was ready is closed: it takes no more calls, while those under way may go on until it is [over](Self::over).
     pub(crate) fn closed(&mut self, endpoint: &Endpoint, id: ConnectionId, cause: Arc<str>, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
-        link.state.close();
+        link.state.settle_loss();
         link.error = Some(cause);
+        link.parted.push((id, Arc::clone(&link.state)));
         let stable = link.was_stable(now);
         if stable {
             link.failures = 0;
@@ -216,6 +222,27 @@ impl Fleet {
             self.wait(endpoint, now);
         }
         self.settle(now);
+    }
+
+    /// Nothing goes on any more on a connection that was closed.
+    pub(crate) fn over(&mut self, endpoint: &Endpoint, id: ConnectionId) {
+        if let Some(link) = self.links.get_mut(endpoint) {
+            link.parted.retain(|(parted, _)| *parted != id);
+        }
+        if let Some(leaving) = self.leaving.remove(&id) {
+            self.ends.remove(&(leaving.until, id));
+            self.changed = true;
+        }
+    }
+
+    /// Calls see from now on what the fleet offers at this instant.
+    pub(crate) fn published(&mut self) {
+        for endpoint in std::mem::take(&mut self.opening) {
+            let Some(link) = self.links.get(&endpoint) else { continue };
+            if link.is_ready() || (self.settings.reach.is_lazy() && link.is_reachable()) {
+                link.state.open();
+            }
+        }
     }
 
     /// A call wants this endpoint, which nothing is connected to: for a fleet that connects when calls come.
@@ -258,7 +285,7 @@ impl Fleet {
     /// When [`tick`](Self::tick) is next due.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
         let retry = self.timers.first().map(|(at, _)| *at);
-        let end = self.leaving.iter().map(|leaving| leaving.until).min();
+        let end = self.ends.first().map(|(at, _)| *at);
         [retry, end, self.next_idle_look].into_iter().flatten().min()
     }
 
@@ -346,6 +373,18 @@ impl Fleet {
         self.stirred.insert(endpoint.clone());
     }
 
+    fn open_soon(&mut self, endpoint: &Endpoint) {
+        self.opening.insert(endpoint.clone());
+        self.changed = true;
+    }
+
+    /// The calls of a connection may go on for a while, however long that is.
+    fn see_off(&mut self, id: ConnectionId, state: Arc<EndpointState>, now: Instant) {
+        let until = later(now, self.settings.drain);
+        self.ends.insert((until, id));
+        self.leaving.insert(id, Leaving { state, until });
+    }
+
     fn wait(&mut self, endpoint: &Endpoint, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         link.failures = link.failures.saturating_add(1);
@@ -360,14 +399,11 @@ impl Fleet {
         self.start_attempts();
         let ready = self.census.count(LinkPhase::Ready) > 0;
         self.census.unready_since = if ready { None } else { self.census.unready_since.or(Some(now)) };
-        let actions = &mut self.actions;
-        self.leaving.retain(|leaving| {
-            let due = leaving.until <= now;
-            if due {
-                actions.push(Action::Abort { id: leaving.id });
-            }
-            !due
-        });
+        while let Some((_, id)) = self.ends.first().filter(|(at, _)| *at <= now).copied() {
+            self.ends.pop_first();
+            self.leaving.remove(&id);
+            self.actions.push(Action::Abort { id });
+        }
     }
 }
 

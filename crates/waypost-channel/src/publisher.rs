@@ -117,6 +117,7 @@ impl<C: Clone> Publisher<C> {
             .then(|| now + GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)));
         self.past.push(self.board.table.swap(table));
         self.forget_past();
+        fleet.published();
         // After the store: whoever is woken finds at least this table.
         self.wake.send_replace(());
     }

@@ -86,6 +86,22 @@ async fn a_stream_that_outlives_the_drain_timeout_is_ended() {
     }
 }
 
+/// It takes leave first, as servers do that are about to end.
+#[tokio::test]
+async fn a_stream_that_outlives_the_drain_timeout_is_ended_also_where_a_goaway_came_before_the_instance_left()
+{
+    let (old, _more) = streaming().await;
+    let (fleet, subscription) = Fleet::of(&[&old]);
+    let channel = builder(subscription).drain_timeout(Duration::from_millis(20)).build();
+    ready(&channel, 1).await;
+    let mut stream = watch(&channel).await;
+    old.leave();
+    ready(&channel, 0).await;
+    fleet.remove(0);
+    let error = within(stream.message()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+}
+
 #[tokio::test]
 async fn an_instance_that_moves_is_connected_to_before_its_old_connection_is_dropped() {
     let (old, new) = (Server::healthy().await, Server::healthy().await);

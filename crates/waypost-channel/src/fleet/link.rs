@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub(super) owners: BTreeSet<InstanceKey>,
     pub(super) id: ConnectionId,
     pub(super) phase: Phase,
+    /// Connections that were closed, and the state under which their calls go on.
+    pub(super) parted: Vec<(ConnectionId, Arc<EndpointState>)>,
     /// Attempts in a row that have failed.
     pub(super) failures: u32,
     pub(super) error: Option<Arc<str>>,
@@ -97,6 +99,7 @@ impl Link {
             owners: BTreeSet::from([owner]),
             id: ConnectionId::NONE,
             phase: Phase::Idle { first: true },
+            parted: Vec::new(),
             failures: 0,
             error: None,
             rank,
@@ -105,6 +108,13 @@ impl Link {
             usage: Usage::new(now),
             ejections: Ejections::default(),
         }
+    }
+
+    /// The end of a connection closes the state that it had, at whatever time: the next one needs one of its own. Answers the old one.
+    pub(super) fn renew(&mut self, now: Instant) -> Arc<EndpointState> {
+        let (key, at) = (self.state.key(), self.state.endpoint().clone());
+        let fresh = EndpointState::new(key, at, self.state.instance(), now);
+        std::mem::replace(&mut self.state, Arc::new(fresh))
     }
 
     pub(super) fn is_ready(&self) -> bool {

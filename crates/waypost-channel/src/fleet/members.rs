@@ -88,10 +88,10 @@ impl Fleet {
         self.members.insert(key, Member { instance, route, held });
     }
 
-    pub(super) fn deregister(&mut self, key: InstanceKey, parting: &mut Vec<(Endpoint, InstanceKey)>) {
-        if let Some(member) = self.members.remove(&key) {
+    pub(super) fn deregister(&mut self, key: &InstanceKey, parting: &mut Vec<(Endpoint, InstanceKey)>) {
+        if let Some(member) = self.members.remove(key) {
             self.census.count_instance(member.instance.status, false);
-            self.census.unusable.remove(&key);
+            self.census.unusable.remove(key);
             parting.extend(member.endpoints().map(|at| (at.clone(), key.clone())));
         }
     }

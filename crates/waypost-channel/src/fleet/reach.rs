@@ -3,7 +3,7 @@
 
 use super::link::{Link, Phase, Usage};
 use super::order::beyond;
-use super::{Action, ConnectionId, Fleet, Leaving, LinkPhase, later};
+use super::{Action, ConnectionId, Fleet, LinkPhase};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{EndpointState, Gate, Subset};
@@ -133,10 +133,9 @@ impl Fleet {
 
     /// A link that is idle is to be connected to, now or when a call wants it.
     pub(super) fn resume(&mut self, endpoint: &Endpoint) {
-        let Some(link) = self.links.get(endpoint) else { return };
         if self.settings.reach.is_lazy() {
             // Not connected, and yet to be chosen: that is what makes it wanted.
-            link.state.open();
+            self.open_soon(endpoint);
         } else {
             self.enqueue(endpoint);
         }
@@ -226,6 +225,15 @@ impl Fleet {
         let Some(link) = self.links.get_mut(endpoint) else { return };
         link.within = false;
         self.within.remove(&(link.rank, endpoint.clone()));
+        let parted = std::mem::take(&mut link.parted);
+        if parted.iter().any(|(_, state)| Arc::ptr_eq(state, &link.state)) {
+            // Their calls are no longer the link's.
+            link.renew(now);
+            self.census.update(endpoint, link.phase, link);
+        }
+        for (id, state) in parted {
+            self.see_off(id, state, now);
+        }
     }
 
     /// Whatever is under way to this link ends; it is idle then, and takes no calls.
@@ -235,24 +243,20 @@ impl Fleet {
         if std::mem::take(&mut link.observed) {
             self.actions.push(Action::Forget { state: Arc::clone(&link.state) });
         }
-        if link.is_connected() || matches!(link.phase, Phase::Connecting { .. }) {
-            // The end of the old connection closes the old state, at whatever time: the next one needs one of its own.
-            let fresh = EndpointState::new(link.state.key(), endpoint.clone(), link.state.instance(), now);
-            let state = std::mem::replace(&mut link.state, Arc::new(fresh));
-            let id = link.id;
-            if link.is_connected() {
-                link.usage = Usage::new(now);
-                self.actions.push(Action::Retire { id });
-                self.leaving.push(Leaving { id, state, until: later(now, self.settings.drain) });
-            } else {
-                self.actions.push(Action::Abort { id });
-            }
-        }
         link.failures = 0;
         // What is not observed is not set aside.
         link.ejections.cause = None;
         // Late news of what was under way is about nothing that is there.
-        link.id = ConnectionId::NONE;
+        let id = std::mem::replace(&mut link.id, ConnectionId::NONE);
+        if link.is_connected() {
+            link.usage = Usage::new(now);
+            let state = link.renew(now);
+            self.actions.push(Action::Retire { id });
+            self.see_off(id, state, now);
+        } else if matches!(link.phase, Phase::Connecting { .. }) {
+            link.renew(now);
+            self.actions.push(Action::Abort { id });
+        }
         self.shift(endpoint, Phase::Idle { first: true });
     }
 }

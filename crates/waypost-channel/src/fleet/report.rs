@@ -3,6 +3,7 @@
 use super::Fleet;
 use super::link::{Link, Phase};
 use imbl::OrdMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{EndpointState, Gate};
@@ -72,9 +73,12 @@ impl Census {
 
     /// As of now: what the fleet keeps up to date, and the connections that are leaving and still have calls.
     pub(super) fn take(fleet: &Fleet) -> Self {
-        let busy = fleet.leaving.iter().filter(|leaving| leaving.state.in_flight() > 0);
-        let leaving = busy.map(|leaving| EndpointReport {
-            state: Arc::clone(&leaving.state),
+        let busy = fleet.leaving.values().filter(|leaving| leaving.state.in_flight() > 0);
+        // Connections that followed each other have their calls under one state.
+        let states: HashMap<_, _> =
+            busy.map(|leaving| (Arc::as_ptr(&leaving.state), &leaving.state)).collect();
+        let leaving = states.into_values().map(|state| EndpointReport {
+            state: Arc::clone(state),
             phase: LinkPhase::Leaving,
             error: None,
             failures: 0,

@@ -17,6 +17,14 @@ struct Bench {
     /// Connections that have been made and not been closed, by id.
     live: BTreeMap<ConnectionId, Endpoint>,
     retired: BTreeSet<ConnectionId>,
+    /// Connections that have been closed, on which calls go on.
+    ending: BTreeMap<ConnectionId, Endpoint>,
+    /// The state that each attempt was given.
+    given: BTreeMap<ConnectionId, Arc<EndpointState>>,
+    /// Connections whose tasks know of their end.
+    severed: BTreeSet<ConnectionId>,
+    /// What calls see: each state, and the connection that they go to if it admits them.
+    table: Vec<(Arc<EndpointState>, Option<ConnectionId>)>,
     /// Connections that are not fit for calls.
     unfit: BTreeSet<ConnectionId>,
     observed: BTreeSet<*const EndpointState>,
@@ -40,8 +48,20 @@ impl Bench {
             }),
         };
         let fleet = Fleet::new(settings, Arc::clone(&published), 7, now);
-        let (connecting, live, retired, unfit, observed) = Default::default();
-        Self { fleet, now, published, connecting, live, retired, unfit, observed }
+        Self {
+            fleet,
+            now,
+            published,
+            connecting: BTreeMap::new(),
+            live: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            ending: BTreeMap::new(),
+            given: BTreeMap::new(),
+            severed: BTreeSet::new(),
+            table: Vec::new(),
+            unfit: BTreeSet::new(),
+            observed: BTreeSet::new(),
+        }
     }
 
     /// Publishes `id` at `address`, or without it.
@@ -82,19 +102,72 @@ impl Bench {
 
     fn failed(&mut self, port: u16) {
         if let Some(id) = self.connecting.remove(&endpoint(port)) {
+            self.lose(id);
             self.fleet.failed(&endpoint(port), id, "refused".into(), self.now);
             self.act();
         }
     }
 
-    /// The connection of that address that takes calls, or is the last one that did, is closed.
+    /// The connection of that address that takes calls, or is the last one that did, is closed, and its calls have ended.
     fn closed(&mut self, port: u16) {
-        let found = self.live.iter().rev().find(|(_, at)| **at == endpoint(port)).map(|(id, _)| *id);
-        if let Some(id) = found {
+        self.leaves(port);
+        self.over(port);
+    }
+
+    /// The same, but its calls go on.
+    fn leaves(&mut self, port: u16) {
+        if let Some(id) = self.live_at(port) {
             self.live.remove(&id);
             self.retired.remove(&id);
+            self.ending.insert(id, endpoint(port));
+            self.lose(id);
             self.fleet.closed(&endpoint(port), id, "reset".into(), self.now);
             self.act();
+        }
+    }
+
+    /// The calls of all connections that were closed there have ended.
+    fn over(&mut self, port: u16) {
+        for (id, at) in self.ending.extract_if(.., |_, at| *at == endpoint(port)).collect::<Vec<_>>() {
+            self.fleet.over(&at, id);
+        }
+        self.act();
+    }
+
+    /// Its task knows that it has ended, and nobody else.
+    fn sever(&mut self, port: u16) {
+        if let Some(id) = self.live_at(port) {
+            self.lose(id);
+        }
+    }
+
+    fn lose(&mut self, id: ConnectionId) {
+        if self.severed.insert(id) {
+            self.given[&id].lose();
+        }
+    }
+
+    fn live_at(&self, port: u16) -> Option<ConnectionId> {
+        self.live.iter().rev().find(|(_, at)| **at == endpoint(port)).map(|(id, _)| *id)
+    }
+
+    /// A table is published.
+    fn offer(&mut self) {
+        let ready = self.fleet.links.values().filter(|link| link.is_ready());
+        self.table = ready.map(|link| (Arc::clone(&link.state), Some(link.id))).collect();
+        for state in self.fleet.reachable().into_iter().flatten() {
+            let id = self.fleet.ready_at(state.endpoint());
+            self.table.push((state, id));
+        }
+        self.fleet.published();
+    }
+
+    /// Whoever picks from the table finds no connection that takes no calls.
+    fn check_gates(&self) {
+        for (state, id) in self.table.iter().filter(|(state, _)| state.admits()) {
+            let usable =
+                |id| self.live.contains_key(id) && !self.severed.contains(id) && !self.unfit.contains(id);
+            assert!(id.as_ref().is_none_or(usable), "{state:?} admits calls to {id:?}");
         }
     }
 
@@ -108,6 +181,7 @@ impl Bench {
             self.fleet.connected(&endpoint(port), id, self.now);
         } else {
             self.unfit.insert(id);
+            self.given[&id].lose();
             self.fleet.unfit(&endpoint(port), id, "NOT_SERVING".into(), self.now);
         }
         self.act();
@@ -146,6 +220,10 @@ impl Bench {
             Step::Connected(port) => self.connected(port),
             Step::Failed(port) => self.failed(port),
             Step::Closed(port) => self.closed(port),
+            Step::Leaves(port) => self.leaves(port),
+            Step::Over(port) => self.over(port),
+            Step::Sever(port) => self.sever(port),
+            Step::Publish => self.offer(),
             Step::Says(port, serves) => self.says(port, serves),
             Step::Eject(port) => self.eject(port),
             Step::Pass(millis) => self.pass(Duration::from_millis(millis.into())),
@@ -177,6 +255,11 @@ impl Bench {
         assert!(
             census.endpoints().zip(links()).all(|(report, link)| Arc::ptr_eq(&report.state, &link.state))
         );
+        // Whatever calls go on on has to end some day, or is still an instance's.
+        let parted = links().flat_map(|link| link.parted.iter().map(|(id, _)| *id));
+        let going: BTreeSet<ConnectionId> = parted.chain(fleet.leaving.keys().copied()).collect();
+        assert_eq!(going, self.ending.keys().chain(&self.retired).copied().collect());
+        assert_eq!(fleet.leaving.len(), fleet.ends.len());
         let observed: BTreeSet<_> =
             links().filter(|link| link.observed).map(|link| Arc::as_ptr(&link.state)).collect();
         assert_eq!(self.observed, observed);
@@ -192,6 +275,7 @@ impl Bench {
             match action {
                 Action::Connect { id, state } => {
                     let before = self.connecting.insert(state.endpoint().clone(), id);
+                    self.given.insert(id, Arc::clone(&state));
                     assert!(before.is_none(), "two attempts at a time to {:?}", state.endpoint());
                 }
                 Action::Retire { id } => {
@@ -202,6 +286,7 @@ impl Bench {
                     self.connecting.retain(|_, attempt| *attempt != id);
                     self.live.remove(&id);
                     self.retired.remove(&id);
+                    self.ending.remove(&id);
                 }
                 Action::Observe { state } => assert!(self.observed.insert(Arc::as_ptr(&state))),
                 Action::Forget { state } => {
@@ -263,6 +348,7 @@ fn what_is_connected_and_not_fit_gets_no_calls_and_is_not_connected_to_again() {
     let mut bench = Bench::new();
     bench.up("a", 1);
     bench.connected(1);
+    bench.offer();
     let state = bench.states().remove(0);
     bench.says(1, false);
     assert_eq!((bench.connecting(), bench.ready(), state.admits()), (vec![], vec![], false));
@@ -270,6 +356,7 @@ fn what_is_connected_and_not_fit_gets_no_calls_and_is_not_connected_to_again() {
     bench.pass(Duration::from_secs(60));
     assert!(bench.connecting().is_empty());
     bench.says(1, true);
+    bench.offer();
     assert_eq!((bench.ready(), state.admits()), (vec![1], true));
     bench.says(1, false);
     bench.publish("a", None);
@@ -413,6 +500,68 @@ fn an_instance_that_drains_gets_no_calls_and_keeps_its_connection_for_a_while() 
     assert_eq!(bench.connecting(), [1]);
 }
 
+/// After a GOAWAY a connection that takes no more calls has no place in the fleet but for this.
+#[test]
+fn calls_that_go_on_where_the_server_takes_no_more_end_in_time_when_the_instance_leaves() {
+    for reconnected in [false, true] {
+        let mut bench = Bench::new();
+        bench.up("a", 1);
+        bench.connected(1);
+        let call = bench.states()[0].started(bench.now);
+        bench.leaves(1);
+        bench.pass(Duration::from_secs(60));
+        assert_eq!(bench.ending.len(), 1, "for as long as the instance is there");
+        if reconnected {
+            bench.connected(1);
+        }
+        bench.publish("a", None);
+        let census = bench.fleet.census();
+        let leaving: Vec<_> = census.endpoints().collect();
+        assert_eq!(
+            (leaving.len(), leaving[0].phase),
+            (1, LinkPhase::Leaving),
+            "one, however many connections"
+        );
+        bench.pass(Duration::from_secs(29));
+        assert_eq!((bench.ending.len(), bench.live.len()), (1, usize::from(reconnected)));
+        bench.pass(Duration::from_secs(1));
+        assert_eq!((bench.ending.len(), bench.live.len()), (0, 0));
+        drop(call);
+    }
+}
+
+#[test]
+fn what_has_left_is_forgotten_when_its_calls_have_ended() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.publish("a", None);
+    assert_eq!(bench.fleet.leaving.len(), 1);
+    bench.closed(1);
+    assert!(bench.fleet.leaving.is_empty() && bench.fleet.next_wake().is_none());
+}
+
+#[test]
+fn a_gate_opens_only_when_calls_see_the_connection_behind_it() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.connected(1);
+    bench.offer();
+    let state = bench.states().remove(0);
+    assert!(state.admits());
+    // The server says again that it serves, and then the driver hears that it had gone before.
+    bench.sever(1);
+    bench.says(1, true);
+    bench.offer();
+    assert!(!state.admits());
+    bench.pass(STABLE);
+    bench.closed(1);
+    bench.connected(1);
+    assert!(!state.admits(), "the table still has the old connection");
+    bench.offer();
+    assert!(state.admits());
+}
+
 #[test]
 fn an_address_that_is_registered_twice_is_one_endpoint() {
     let mut bench = Bench::new();
@@ -471,6 +620,10 @@ enum Step {
     Connected(u16),
     Failed(u16),
     Closed(u16),
+    Leaves(u16),
+    Over(u16),
+    Sever(u16),
+    Publish,
     Says(u16, bool),
     Eject(u16),
     Pass(u16),
@@ -485,7 +638,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => prop::array::uniform3((id, prop::option::weighted(0.8, port.clone()))).prop_map(Step::Several),
         4 => port.clone().prop_map(Step::Connected),
         2 => port.clone().prop_map(Step::Failed),
-        2 => port.clone().prop_map(Step::Closed),
+        1 => port.clone().prop_map(Step::Closed),
+        1 => port.clone().prop_map(Step::Leaves),
+        1 => port.clone().prop_map(Step::Over),
+        1 => port.clone().prop_map(Step::Sever),
+        3 => Just(Step::Publish),
         2 => (port.clone(), any::<bool>()).prop_map(|(port, serves)| Step::Says(port, serves)),
         1 => port.clone().prop_map(Step::Eject),
         2 => port.prop_map(Step::Want),
@@ -514,7 +671,12 @@ proptest! {
             let open: BTreeSet<ConnectionId> =
                 bench.live.keys().copied().filter(|id| !bench.retired.contains(id) && !bench.unfit.contains(id)).collect();
             prop_assert_eq!(&offered, &open);
-            prop_assert!(bench.states().iter().all(|state| state.gate() != Gate::Closed));
+            bench.check_gates();
+            if matches!(step, Step::Publish) {
+                let severed = |link: &Link| bench.severed.contains(&link.id);
+                prop_assert!(bench.fleet.links.values().filter(|link| link.is_ready())
+                    .all(|link| (link.state.gate() == Gate::Closed) == severed(link)));
+            }
 
             // Every address that is wanted is ready, connected and not fit, being connected to, or waits for its time.
             let waiting: BTreeSet<u16> = bench.fleet.timers.iter().map(|(_, at)| at.port).collect();
