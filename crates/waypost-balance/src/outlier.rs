@@ -165,9 +165,17 @@ impl OutlierDetector {
         }
     }
 
-    /// Other settings from now on. Who is ejected stays so for its time.
+    /// Other settings from now on. Who is ejected stays so for its time. If the end of an interval has passed without a
+    /// [`tick`](Self::tick), for nothing was to be judged, another begins now.
     pub fn set_settings(&mut self, settings: OutlierSettings, now: Instant) {
-        self.next_sweep = self.next_sweep.min(now + settings.interval());
+        let end = now + settings.interval();
+        if self.next_sweep <= now {
+            for member in &mut self.members {
+                member.take_tally();
+            }
+            self.next_sweep = end;
+        }
+        self.next_sweep = self.next_sweep.min(end);
         self.settings = settings;
     }
 

@@ -335,10 +335,11 @@ impl Call {
             return Err(Status::deadline_exceeded(format!("{name}: the deadline passed before it was sent")));
         }
         let wish = self.wish(tried);
-        if let Some(lease) = pool.try_lease(&wish) {
-            return Ok(lease);
-        }
-        match Box::pin(self.deadline.limit(pool.lease(wish))).await {
+        let asked = match pool.lease_now(&wish) {
+            Ok(lease) => return Ok(lease),
+            Err(asked) => asked,
+        };
+        match Box::pin(self.deadline.limit(pool.lease_after(wish, asked))).await {
             Ok(leased) => leased.map_err(|NotReady { reason }| Status::unavailable(reason)),
             Err(Passed) => {
                 Err(Status::deadline_exceeded(format!("no endpoint before the deadline: {}", pool.unready())))

@@ -82,7 +82,7 @@ impl<D: Dial> Driver<D> {
                 later = self.publisher.not_before(&self.fleet, now());
                 if later.is_none() {
                     let policy = self.tuned.borrow().policy().clone();
-                    self.publisher.publish(&mut self.fleet, &policy, anew, now()).await;
+                    self.publisher.publish(&mut self.fleet, &policy, anew).await;
                     (changed, anew) = (false, false);
                 }
             }
@@ -117,7 +117,12 @@ impl<D: Dial> Driver<D> {
                 Some(suspect) = self.inbox.suspects.recv() => {
                     self.wards.examine(&suspect, &mut self.fleet, now());
                 }
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.fleet.tick(now()),
+                // Who else is due has a turn with every round.
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    if self.fleet.next_wake().is_some_and(|due| due <= now()) {
+                        self.fleet.tick(now());
+                    }
+                }
             }
         }
         // Connections end by themselves when their last call has: only unfinished attempts are stopped.

@@ -67,7 +67,7 @@ pub(crate) struct Fleet {
     /// Links that have become ready, or are no longer, since that was last asked.
     stirred: BTreeSet<Endpoint>,
     changed: bool,
-    /// An endpoint's registration has changed while the endpoint stayed.
+    /// An endpoint's registration has changed, in what a policy may go by, while the endpoint stayed.
     reweighed: bool,
 }
 
@@ -274,12 +274,15 @@ impl Fleet {
 
     /// Does what is due at `now`.
     pub(crate) fn tick(&mut self, now: Instant) {
+        let mut due = self.ends.first().is_some_and(|(at, _)| *at <= now);
         while let Some((_, endpoint)) = self.timers.first().filter(|(at, _)| *at <= now).cloned() {
             self.shift(&endpoint, Phase::Idle { first: false });
             self.resume(&endpoint);
+            due = true;
         }
-        self.let_go_of_idle(now);
-        self.settle(now);
+        if self.let_go_of_idle(now) || due {
+            self.settle(now);
+        }
     }
 
     /// When [`tick`](Self::tick) is next due.
@@ -299,7 +302,7 @@ impl Fleet {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whether weights or zones have changed since the last time this was asked.
+    /// Whether weights, zones, versions or metadata have changed since the last time this was asked.
     pub(crate) fn take_reweighed(&mut self) -> bool {
         std::mem::take(&mut self.reweighed)
     }

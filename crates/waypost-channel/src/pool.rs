@@ -9,7 +9,7 @@ use crate::lease::Lease;
 use crate::policy::Policy;
 use crate::settings::Tuning;
 use crate::stats::ChannelStats;
-use crate::table::Table;
+use crate::table::{Asked, Table};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use std::fmt;
@@ -146,10 +146,25 @@ impl<D: Dial> Pool<D> {
     ///
     /// Fails with what is registered, since when, what was read, and what failed. Cancel safe.
     pub async fn lease(&self, wish: Wish<'_>) -> Result<Lease<D::Connection>, NotReady> {
-        self.start();
-        if let Some(lease) = self.pick(&wish) {
-            return Ok(lease);
+        match self.lease_now(&wish) {
+            Ok(lease) => Ok(lease),
+            Err(asked) => self.lease_after(wish, asked).await,
         }
+    }
+
+    /// An endpoint if there is one at this instant; otherwise one was asked for.
+    pub(crate) fn lease_now(&self, wish: &Wish<'_>) -> Result<Lease<D::Connection>, Asked> {
+        self.start();
+        let table = self.inner.board.table.load();
+        table.pick(now(), wish, true).ok_or_else(|| table.asked())
+    }
+
+    /// What [`lease`](Self::lease) does when there is none at once.
+    pub(crate) async fn lease_after(
+        &self,
+        wish: Wish<'_>,
+        mut asked: Asked,
+    ) -> Result<Lease<D::Connection>, NotReady> {
         let begun = wish.since.unwrap_or_else(Instant::now);
         let mut wake = self.inner.wake.clone();
         loop {
@@ -159,10 +174,16 @@ impl<D: Dial> Pool<D> {
             let applied = self.inner.board.applied.load();
             let current = Arc::ptr_eq(&applied, &self.inner.subscription.snapshot());
             drop(applied);
-            if let Some(lease) = self.pick(&wish) {
+            let (lease, outlook) = {
+                let table = self.inner.board.table.load();
+                let found = table.pick(now(), &wish, false);
+                let mut another = || table.asks_again(&mut asked).then(|| table.pick(now(), &wish, true));
+                (found.or_else(|| another().flatten()), table.outlook)
+            };
+            if let Some(lease) = lease {
                 return Ok(lease);
             }
-            let patience = match self.outlook() {
+            let patience = match outlook {
                 _ if wish.wait_for_ready => None,
                 Outlook::Unread => begun.checked_add(self.inner.discovery_timeout),
                 Outlook::Ready | Outlook::Connecting => None,
@@ -175,8 +196,7 @@ impl<D: Dial> Pool<D> {
 
     /// An endpoint for one attempt of a call, if there is one at this instant. Wait-free.
     pub fn try_lease(&self, wish: &Wish<'_>) -> Option<Lease<D::Connection>> {
-        self.start();
-        self.pick(wish)
+        self.lease_now(wish).ok()
     }
 
     /// Waits until at least one endpoint is ready.
@@ -187,11 +207,18 @@ impl<D: Dial> Pool<D> {
         self.start();
         let unread_until = Instant::now().checked_add(self.inner.discovery_timeout);
         let mut wake = self.inner.wake.clone();
+        let mut asked = None;
         loop {
             wake.mark_unchanged();
             let (outlook, ready) = {
                 let table = self.inner.board.table.load();
-                table.ask(now());
+                let asks = match &mut asked {
+                    Some(asked) => table.asks_again(asked),
+                    none => none.replace(table.asked()).is_none(),
+                };
+                if asks {
+                    table.ask(now());
+                }
                 (table.outlook, table.connections.iter().any(|connection| connection.state.admits()))
             };
             let patience = match outlook {
@@ -286,14 +313,6 @@ impl<D: Dial> Pool<D> {
     /// The service, as texts and metrics name it.
     pub(crate) fn service(&self) -> &str {
         service_of(self.inner.subscription.scope())
-    }
-
-    fn pick(&self, wish: &Wish<'_>) -> Option<Lease<D::Connection>> {
-        self.inner.board.table.load().pick(now(), wish)
-    }
-
-    fn outlook(&self) -> Outlook {
-        self.inner.board.table.load().outlook
     }
 
     /// Waits for a newer table, with patience until then.

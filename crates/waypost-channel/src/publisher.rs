@@ -1,6 +1,7 @@
 //! Makes tables of the fleet and publishes them. A table costs what there is, not what has changed, so the tables of a large
 //! fleet are not made for every change: who leaves is out of the choice by its gate at once, without a table.
 
+use crate::driver::now;
 use crate::fleet::{Fleet, Outlook};
 use crate::policy::{Front, Policy};
 use crate::pool::Board;
@@ -79,7 +80,7 @@ impl<C: Clone> Publisher<C> {
     }
 
     /// Makes the fleet of this instant what calls see from now on. With `anew`, whatever has changed, by a new picker.
-    pub(crate) async fn publish(&mut self, fleet: &mut Fleet, policy: &Policy, anew: bool, now: Instant) {
+    pub(crate) async fn publish(&mut self, fleet: &mut Fleet, policy: &Policy, anew: bool) {
         let before = self.board.table.load_full();
         let anew = fleet.take_reweighed() || anew;
         let connections: Arc<[Arc<Connection<C>>]> = if self.roster_changed {
@@ -111,10 +112,13 @@ impl<C: Clone> Publisher<C> {
             census: fleet.census(),
         });
         drop(before);
+        // One that says only that somebody is being connected to costs little, and is not to put off the next, which has the connection.
+        if anew || self.roster_changed || (self.reach_changed && table.on_demand.is_some()) {
+            let size = table.connections.len().max(table.on_demand.as_ref().map_or(0, |all| all.slots.len()));
+            let gap = GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX));
+            self.not_before = (size >= LARGE).then(|| now() + gap);
+        }
         (self.roster_changed, self.reach_changed) = (false, false);
-        let size = table.connections.len().max(table.on_demand.as_ref().map_or(0, |all| all.slots.len()));
-        self.not_before = (size >= LARGE)
-            .then(|| now + GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)));
         self.past.push(self.board.table.swap(table));
         self.forget_past();
         fleet.published();
@@ -168,6 +172,7 @@ impl<C: Clone> Publisher<C> {
         let nothing = policy.rule().build(Arc::from([]), None);
         let previous = before.map_or(&nothing, |before| &before.picker);
         let picker = self.build(policy, states.into(), previous).await?;
-        Some(Arc::new(OnDemand { picker, slots, wanted: self.wanted.clone() }))
+        let number = before.map_or(0, |before| before.number) + 1;
+        Some(Arc::new(OnDemand { picker, slots, wanted: self.wanted.clone(), number }))
     }
 }

@@ -42,6 +42,14 @@ pub(crate) struct OnDemand<C = Http2> {
     /// In the order that the picker was built for.
     pub(crate) slots: Box<[Slot<C>]>,
     pub(crate) wanted: mpsc::UnboundedSender<Endpoint>,
+    /// Counts the sets of a pool, from 1 on.
+    pub(crate) number: u64,
+}
+
+/// In which set a call has last asked for an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    in_set: u64,
 }
 
 pub(crate) struct Slot<C> {
@@ -73,12 +81,14 @@ impl<C: Clone> Table<C> {
     }
 
     /// Picks an endpoint and counts the call as started there.
-    pub(crate) fn pick(&self, now: Instant, wish: &Wish<'_>) -> Option<Lease<C>> {
+    ///
+    /// With `asks`, one that is not connected to is asked for.
+    pub(crate) fn pick(&self, now: Instant, wish: &Wish<'_>, asks: bool) -> Option<Lease<C>> {
         let random = || fastrand::u64(..);
         let in_header = || HashKey::in_header(wish.headers?, self.hash_header.as_ref()?);
         let hash = wish.key.or_else(in_header).map(HashKey::hash);
         let request = PickRequest::new(now, &random).with_hash(hash).with_exclude(wish.tried);
-        let connection = self.on_demand.as_ref().and_then(|on_demand| on_demand.pick(&request));
+        let connection = self.on_demand.as_ref().and_then(|on_demand| on_demand.pick(&request, asks));
         let connection = match connection {
             Some(connection) => connection,
             None => self.connections.get(self.picker.pick(&request)?)?,
@@ -91,18 +101,29 @@ impl<C: Clone> Table<C> {
     pub(crate) fn ask(&self, now: Instant) {
         if let Some(on_demand) = &self.on_demand {
             let random = || fastrand::u64(..);
-            on_demand.pick(&PickRequest::new(now, &random));
+            on_demand.pick(&PickRequest::new(now, &random), true);
         }
+    }
+
+    /// Something was asked for, by this table.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked { in_set: self.on_demand.as_ref().map_or(0, |on_demand| on_demand.number) }
+    }
+
+    /// Whether a call that has asked before is to ask for another endpoint: not of the same set, where the driver may not have heard of the
+    /// first yet, and not while an attempt may still be what it waits for.
+    pub(crate) fn asks_again(&self, asked: &mut Asked) -> bool {
+        self.census.undecided() == 0 && std::mem::replace(asked, self.asked()) != self.asked()
     }
 }
 
 // === impl OnDemand ===
 
 impl<C> OnDemand<C> {
-    /// The connection of the endpoint that is picked; if it has none, it is asked for.
-    fn pick(&self, request: &PickRequest<'_>) -> Option<&Arc<Connection<C>>> {
+    /// The connection of the endpoint that is picked; if it has none, and with `asks`, it is asked for.
+    fn pick(&self, request: &PickRequest<'_>, asks: bool) -> Option<&Arc<Connection<C>>> {
         let slot = self.slots.get(self.picker.pick(request)?)?;
-        if slot.connection.is_none() && !slot.asked.swap(true, Ordering::Relaxed) {
+        if asks && slot.connection.is_none() && !slot.asked.swap(true, Ordering::Relaxed) {
             // The driver has ended: nobody is to be asked.
             let _ = self.wanted.send(slot.endpoint.clone());
         }

@@ -254,6 +254,54 @@ async fn a_connection_on_demand_that_no_call_uses_is_closed_and_made_again() {
     }
 }
 
+/// Connects as [`InMemory`] does, once it may.
+#[derive(Debug, Clone, Default)]
+struct Patient {
+    behind: InMemory,
+    may: CancellationToken,
+}
+
+impl Connector for Patient {
+    fn refuses(&self, _endpoint: &Endpoint) -> Option<String> {
+        None
+    }
+
+    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, io::Result<Transport>> {
+        let (connected, may) = (self.behind.connect(endpoint), self.may.clone());
+        Box::pin(async move {
+            may.cancelled().await;
+            connected.await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_call_on_demand_connects_to_one_endpoint_however_long_it_waits() {
+    let (registry, subscription) = Fleet::with(fleet(50));
+    let connector = Patient::default();
+    let channel = builder(subscription)
+        .connector(connector.clone())
+        .policy(Policy::round_robin())
+        .connect_on_demand(Duration::from_secs(3600))
+        .build();
+    let call = tokio::spawn({
+        let channel = channel.clone();
+        async move { check(&channel).await }
+    });
+    let connecting = |stats: &waypost_channel::ChannelStats| {
+        stats.endpoints.iter().any(|at| at.state == EndpointStatus::Connecting)
+    };
+    within(channel.wait_for(connecting)).await;
+    // Each makes another table, which wakes the call.
+    for joined in 50..60 {
+        registry.put(instance(joined, address(joined)));
+        within(channel.wait_for(|stats| stats.registered == joined + 1)).await;
+    }
+    connector.may.cancel();
+    within(call).await.unwrap().unwrap();
+    assert_eq!(connector.behind.seen.addresses(), 1);
+}
+
 /// Dead ones are not waited for for ever, and are named.
 #[tokio::test]
 async fn on_demand_a_fleet_that_is_dead_is_an_error() {

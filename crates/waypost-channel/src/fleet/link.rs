@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::EndpointState;
-use waypost_model::InstanceKey;
+use waypost_model::{Instance, InstanceKey};
 
 use super::STABLE;
 
@@ -145,6 +145,14 @@ impl Link {
 
     pub(super) fn was_stable(&self, now: Instant) -> bool {
         self.connected_since().is_some_and(|since| now.saturating_duration_since(since) >= STABLE)
+    }
+
+    /// By this registration from now on. Says whether it differs in anything that a policy may go by.
+    pub(super) fn is_spoken_for(&self, key: InstanceKey, instance: &Arc<Instance>) -> bool {
+        let before = self.state.instance();
+        self.state.set_instance(key, Arc::clone(instance));
+        let of = |instance: &Instance| (instance.weight, instance.zone.clone(), instance.version.clone());
+        of(&before) != of(instance) || before.metadata != instance.metadata
     }
 
     pub(super) fn speaks_for(&self, key: &InstanceKey) -> bool {

@@ -52,8 +52,7 @@ impl Fleet {
         let held = match (&old, &route) {
             (Some(Member { route: Route::To(before), held, .. }), Route::To(after)) if before == after => {
                 if let Some(link) = self.links.get_mut(after).filter(|link| link.speaks_for(&key)) {
-                    self.reweighed = true;
-                    link.state.set_instance(key.clone(), Arc::clone(&instance));
+                    self.reweighed |= link.is_spoken_for(key.clone(), &instance);
                 }
                 held.clone()
             }
@@ -107,8 +106,7 @@ impl Fleet {
         if let Some(link) = self.links.get_mut(endpoint) {
             link.owners.insert(key.clone());
             if link.speaks_for(key) {
-                self.reweighed = true;
-                link.state.set_instance(key.clone(), Arc::clone(instance));
+                self.reweighed |= link.is_spoken_for(key.clone(), instance);
             }
             return;
         }
@@ -122,8 +120,7 @@ impl Fleet {
         link.owners.remove(key);
         if let Some(heir) = link.owners.first() {
             if let Some(member) = self.members.get(heir) {
-                self.reweighed = true;
-                link.state.set_instance(heir.clone(), Arc::clone(&member.instance));
+                self.reweighed |= link.is_spoken_for(heir.clone(), &member.instance);
             }
             return;
         }

@@ -176,11 +176,11 @@ impl Fleet {
         self.give_up(&endpoint, now);
     }
 
-    /// Closes connections that no call has used for long, if there is something to look at by now.
-    pub(super) fn let_go_of_idle(&mut self, now: Instant) {
-        let (Some(idle), Some(look)) = (self.settings.reach.lazy, self.next_idle_look) else { return };
+    /// Closes connections that no call has used for long, if it is time to look. Says whether there were any.
+    pub(super) fn let_go_of_idle(&mut self, now: Instant) -> bool {
+        let (Some(idle), Some(look)) = (self.settings.reach.lazy, self.next_idle_look) else { return false };
         if look > now {
-            return;
+            return false;
         }
         self.next_idle_look = self.settings.reach.idle_look_after(now);
         let mut unused = Vec::new();
@@ -192,9 +192,10 @@ impl Fleet {
                 unused.push(endpoint.clone());
             }
         }
-        for endpoint in unused {
-            self.give_up(&endpoint, now);
+        for endpoint in &unused {
+            self.give_up(endpoint, now);
         }
+        !unused.is_empty()
     }
 
     /// Closes a connection that was made on demand. What was not fit for calls is wanted again only after a while.

@@ -101,7 +101,7 @@ impl Census {
     }
 
     /// Endpoints whose first attempt to connect has not ended.
-    pub(super) fn undecided(&self) -> usize {
+    pub(crate) fn undecided(&self) -> usize {
         self.undecided
     }
 

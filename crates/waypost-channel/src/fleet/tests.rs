@@ -595,6 +595,34 @@ fn an_address_that_passes_from_one_key_to_another_keeps_its_connection() {
 }
 
 #[test]
+fn a_registration_that_is_the_same_but_for_its_key_is_no_other_weight() {
+    let mut bench = Bench::new();
+    bench.up("a", 1);
+    bench.up("b", 1);
+    bench.publish("a", None);
+    assert!(!bench.fleet.take_reweighed());
+    let mut parts = bench.published.to_parts();
+    let (key, instance) = instance("b", 1);
+    parts.instances.insert(key, Arc::new(instance.with_weight(7)));
+    bench.fleet.apply(&Arc::new(Snapshot::new(parts)), bench.now);
+    assert!(bench.fleet.take_reweighed());
+}
+
+#[test]
+fn a_wake_that_changes_nothing_publishes_nothing() {
+    let idle = Duration::from_secs(60);
+    let mut bench = Bench::with(Reach { subset: None, lazy: Some(idle), most: None, attempts: 1 });
+    bench.up("a", 1);
+    bench.want(1);
+    bench.connected(1);
+    bench.fleet.take_changed();
+    bench.pass(idle / 2);
+    assert!(!bench.fleet.take_changed(), "it was looked for idle connections");
+    bench.pass(idle / 2);
+    assert!(bench.fleet.take_changed());
+}
+
+#[test]
 fn what_cannot_be_spoken_to_is_told() {
     let mut bench = Bench::new();
     let (key, mut plain) = instance("a", 1);
