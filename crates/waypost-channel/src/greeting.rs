@@ -190,6 +190,12 @@ impl<T: AsyncRead> AsyncRead for Greeted<T> {
         let before = buffer.filled().len();
         let polled = this.inner.poll_read(cx, buffer);
         let read = &buffer.filled()[before..];
+        let room = before < buffer.capacity();
+        if matches!(&polled, Poll::Ready(Ok(())) if read.is_empty() && room)
+            || matches!(polled, Poll::Ready(Err(_)))
+        {
+            this.traffic.close();
+        }
         if !read.is_empty() {
             this.traffic.hear();
             this.server.read(read, |word| match word {

@@ -84,7 +84,7 @@ impl Http2Dialer {
         let authority = Authority::try_from(endpoint.authority())
             .map_err(|error| format!("{endpoint} cannot stand in a URI: {error}"))?;
         let scheme = if self.connector.is_secure(&endpoint) { Scheme::HTTPS } else { Scheme::HTTP };
-        let traffic = Arc::new(Traffic::new());
+        let traffic = Arc::new(Traffic::of(&abort));
         let transport = self.connector.connect(endpoint).await?;
         let posted = Posted::new(transport, Arc::clone(&traffic));
         let (io, mut greeting) =
@@ -167,9 +167,13 @@ impl Guard {
                 Ok(Err(error)) => chain(&error),
                 Err(error) => chain(&error),
             },
-            () = abort.requested() => "the connection was given up".to_owned(),
+            () = abort.requested() => {
+                traffic.close();
+                "the connection was given up".to_owned()
+            }
             silence = silence => {
                 traffic.silent.get_or_init(|| silence);
+                traffic.close();
                 format!("the server has not answered a ping within {silence:?}")
             }
         }

@@ -10,11 +10,12 @@
 //! h2 frees a place a little later than this: when it reads what [`Greeted`](crate::greeting::Greeted) has passed on, and when it has
 //! written the reset of a call that was cancelled. Calls that come in between wait for that in h2's queue.
 
+use crate::dial::{Abort, Hold};
 use crate::exchange::Severed;
 use crate::streams::Streams;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ pub(crate) struct Traffic {
     busy: Notify,
     /// The connection takes no more requests.
     pub(crate) left: CancellationToken,
+    /// Of the endpoint, whose gate closes with the connection. It does not keep the connection: what does that is over when calls are.
+    hold: Weak<Hold>,
     /// Set when the server has not answered a ping for so long.
     pub(crate) silent: OnceLock<Duration>,
 }
@@ -73,7 +76,18 @@ struct Waiter {
 // === impl Traffic ===
 
 impl Traffic {
+    /// On a connection that nothing else is to know of.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
+        Self::with(Weak::new())
+    }
+
+    /// On the connection that is to end with this.
+    pub(crate) fn of(abort: &Abort) -> Self {
+        Self::with(Arc::downgrade(&abort.hold))
+    }
+
+    fn with(hold: Weak<Hold>) -> Self {
         Self {
             began: Instant::now(),
             heard: AtomicU64::new(0),
@@ -86,6 +100,7 @@ impl Traffic {
             dormant: AtomicBool::new(false),
             busy: Notify::new(),
             left: CancellationToken::new(),
+            hold,
             silent: OnceLock::new(),
         }
     }
@@ -126,12 +141,16 @@ impl Traffic {
 
     /// The connection takes no more requests: those that wait go elsewhere.
     pub(crate) fn leave(&self) {
-        self.left.cancel();
         self.close();
+        self.left.cancel();
     }
 
-    /// The connection has ended: those that wait go elsewhere.
+    /// The connection has ended: those that wait go elsewhere. Where that is learnt, before calls learn what it means for them: whoever
+    /// goes elsewhere must not come back here.
     pub(crate) fn close(&self) {
+        if let Some(hold) = self.hold.upgrade() {
+            hold.lost();
+        }
         let waiters = {
             let mut queue = self.queue();
             queue.closed = true;

@@ -223,6 +223,29 @@ async fn a_call_that_lies_in_front_of_a_line_that_is_stuck_goes_elsewhere() {
     assert_eq!((&at.endpoint, at.attempts), (&good.endpoint(), 1));
 }
 
+/// With one endpoint, whose gate is closed before the call learns that it is to go on.
+#[tokio::test]
+async fn a_call_does_not_come_back_to_the_connection_that_it_has_lost() {
+    let (ends, mut accepted) = tokio::sync::mpsc::unbounded_channel();
+    let address = Endpoint::new("10.0.0.1", 1).unwrap();
+    let (_fleet, subscription) = Fleet::with([instance(0, address.clone())]);
+    let narrow = Narrow { address, room: 1_000, ends };
+    let channel = builder(subscription).connector(narrow).keepalive(None).build();
+    let mut server = within(accepted.recv()).await.unwrap();
+    within(greets(&mut server)).await;
+    ready(&channel, 1).await;
+    let mut request = wide();
+    request.extensions_mut().insert(waypost_channel::WaitForReady(true));
+    let call = tokio::spawn(channel.clone().call(request));
+    within(tokio::io::AsyncReadExt::read_exact(&mut server, &mut [0; 100])).await.unwrap();
+    drop(server);
+    let mut next = within(accepted.recv()).await.unwrap();
+    within(greets(&mut next)).await;
+    within(tokio::io::AsyncReadExt::read_exact(&mut next, &mut [0; 100])).await.unwrap();
+    assert_eq!(channel.call_stats().unprocessed, 1);
+    call.abort();
+}
+
 /// It reads nothing, so the library, which has given the connection up, cannot say good-bye, and waits.
 #[tokio::test]
 async fn a_connection_whose_server_has_broken_the_protocol_is_replaced() {
