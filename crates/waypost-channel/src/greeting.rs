@@ -44,7 +44,7 @@ pub(crate) enum Greeting {
 
 /// What frames say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+pub(crate) enum Word {
     Greeting(Greeting),
     GoAway,
     /// It takes leave because we have pinged too often.
@@ -79,6 +79,16 @@ struct Reading {
 const FIELD: usize = 8;
 const SETTING: usize = 6;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
+
+/// What a server says that sends these bytes in portions of this size.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn words(bytes: &[u8], portion: usize) -> Vec<Word> {
+    let (mut server, mut words) = (Server::default(), Vec::new());
+    for bytes in bytes.chunks(portion) {
+        server.read(bytes, |word| words.push(word));
+    }
+    words
+}
 
 // === impl Server ===
 
@@ -289,20 +299,14 @@ mod tests {
         ]
         .concat();
         for portion in 1..all.len() {
-            let (mut server, mut limits) = (Server::default(), Vec::new());
-            for bytes in all.chunks(portion) {
-                server.read(bytes, |word| {
-                    if let Word::Limit(limit) = word {
-                        limits.push(limit);
-                    }
-                });
-            }
+            let limit = |word| if let Word::Limit(limit) = word { Some(limit) } else { None };
+            let limits: Vec<_> = words(&all, portion).into_iter().filter_map(limit).collect();
             assert_eq!(limits, [100, 0, 4_294_967_295]);
         }
     }
 
     /// What the server says, and after how many bytes.
-    fn words(bytes: &[u8]) -> Vec<(usize, Word)> {
+    fn words_at(bytes: &[u8]) -> Vec<(usize, Word)> {
         let (mut server, mut words) = (Server::default(), Vec::new());
         for (at, byte) in bytes.iter().enumerate() {
             server.read(&[*byte], |word| words.push((at + 1, word)));
@@ -321,7 +325,7 @@ mod tests {
         let reset = [0, 0, 4, 3, 0, 0, 0, 0, 7, 0, 0, 0, 8];
         let all = [&settings[..], &data, &headers, &more, &whole, &reset].concat();
         let ended = |at, stream| (at, Word::Ended(stream));
-        assert_eq!(words(&all), [ended(21, 1), ended(42, 3), ended(52, 5), ended(65, 7)]);
+        assert_eq!(words_at(&all), [ended(21, 1), ended(42, 3), ended(52, 5), ended(65, 7)]);
     }
 
     #[test]
@@ -331,9 +335,9 @@ mod tests {
             let length = u8::try_from(8 + text.len()).unwrap();
             [&[0, 0, length, 7, 0, 0, 0, 0, 0, 127, 255, 255, 255, 0, 0, 0, reason], text].concat()
         };
-        let complaint = words(&[&settings[..], &goaway(11, b"too_many_pings")].concat());
+        let complaint = words_at(&[&settings[..], &goaway(11, b"too_many_pings")].concat());
         assert_eq!(complaint, [(18, Word::GoAway), (26, Word::TooManyPings)]);
-        assert_eq!(words(&[&settings[..], &goaway(0, b"")].concat()), [(18, Word::GoAway)]);
+        assert_eq!(words_at(&[&settings[..], &goaway(0, b"")].concat()), [(18, Word::GoAway)]);
     }
 
     #[tokio::test]

@@ -84,6 +84,9 @@ mod explain;
 mod extension;
 mod fleet;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod greeting;
 mod health;
 mod hedge;
