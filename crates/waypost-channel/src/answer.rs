@@ -41,7 +41,11 @@ impl Answer {
         Self { parts, body: Content::Begun { body, attempt } }
     }
 
-    pub(crate) fn in_headers(parts: Parts, code: Code, rest: Incoming) -> Self {
+    /// An answer that ends with its headers keeps nothing of its connection.
+    pub(crate) fn in_headers(parts: Parts, code: Code, mut rest: Incoming) -> Self {
+        if rest.settle() {
+            return Self::whole(parts, code, Complete::default());
+        }
         Self { parts, body: Content::InHeaders { code, rest } }
     }
 
@@ -60,7 +64,7 @@ impl Answer {
     /// What the server says of further attempts.
     pub(crate) fn pushback(&self) -> Pushback {
         match &self.body {
-            Content::Whole { body, .. } => body.trailers().map_or(Pushback::None, Pushback::of),
+            Content::Whole { body, .. } => Pushback::of(body.trailers().unwrap_or(&self.parts.headers)),
             _ => Pushback::of(&self.parts.headers),
         }
     }

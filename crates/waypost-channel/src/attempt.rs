@@ -149,7 +149,7 @@ impl Call {
         mut under_way: UnderWay,
         replay: Option<&Arc<Replay>>,
     ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
-        let (mut parts, mut body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         if let Some(state) = under_way.endpoint() {
             parts.extensions.insert(EndpointInfo {
                 key: state.key(),
@@ -160,7 +160,6 @@ impl Call {
         }
         if let Some(code) = code_of_trailers(&parts.headers) {
             under_way.ended(code);
-            body.settle();
             return ControlFlow::Break(Ended::Answered(Box::new(Answer::in_headers(parts, code, body))));
         }
         if let Some(code) = code_of_http(parts.status) {
@@ -236,7 +235,9 @@ fn failed(under_way: UnderWay, error: &Severed, exchange: &Exchange) -> Ended {
     let (untouched, unsent) = exchange.unsent();
     // A server can reset what it has begun to work on when only the headers are there.
     let reset = matches!(error, Severed::Http2(error) if error.is_reset());
-    if is_refusal(error) || (untouched && !reset) {
+    // A connection that the library gives up by itself is flushed to its end: what has not left may yet.
+    let flushed = matches!(error, Severed::Http2(error) if error.is_library());
+    if is_refusal(error) || (untouched && !reset && !flushed) {
         under_way.not_sent();
         let by = if reset { NotProcessedBy::Server } else { NotProcessedBy::Connection };
         return Ended::NotProcessed(status, by, unsent);

@@ -330,7 +330,9 @@ impl Call {
     /// Picks an endpoint, waiting for one if that may help.
     pub(crate) async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Lease<Http2>, Status> {
         let pool = &self.inner.pool;
-        if self.deadline.0.is_some_and(|deadline| deadline <= Instant::now()) {
+        // Of a first attempt, by when the call began.
+        let now = || if tried.is_empty() { Instant::from_std(self.record.since()) } else { Instant::now() };
+        if self.deadline.0.is_some_and(|deadline| deadline <= now()) {
             let name = self.name();
             return Err(Status::deadline_exceeded(format!("{name}: the deadline passed before it was sent")));
         }

@@ -104,6 +104,7 @@ impl<D: Dial> Attempt<D> {
         };
         tracing::debug!(%endpoint, "connected");
         let Some(mut closed) = closed else {
+            reporter.hold.endless();
             reporter.connected(connection, Ok(()));
             reporter.told = Told::All;
             return false;

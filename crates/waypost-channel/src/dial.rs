@@ -5,8 +5,7 @@ use futures::future::BoxFuture;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use waypost_balance::EndpointState;
 use waypost_model::Endpoint;
@@ -60,7 +59,7 @@ pub struct Abort {
 #[derive(Debug)]
 pub(crate) struct Hold {
     state: Arc<EndpointState>,
-    lost: AtomicBool,
+    lost: Once,
     /// Dropped with the last part of what goes on there.
     _over: DropGuard,
 }
@@ -109,7 +108,8 @@ impl Abort {
     }
 
     /// The connection takes no more calls: no pick is to find it from now on. For whoever learns that first, before anybody is told:
-    /// otherwise it is when [`Dialed`]'s future is done. The second time it does nothing.
+    /// otherwise it is when [`Dialed`]'s future is done. The second time it does nothing, nor does it for what is
+    /// [unconnected](Dialed::unconnected).
     pub fn lost(&self) {
         self.hold.lost();
     }
@@ -121,7 +121,7 @@ impl Hold {
     /// And what is cancelled when nobody has it any more.
     pub(crate) fn new(state: Arc<EndpointState>) -> (Arc<Self>, CancellationToken) {
         let over = CancellationToken::new();
-        let hold = Self { state, lost: AtomicBool::new(false), _over: over.clone().drop_guard() };
+        let hold = Self { state, lost: Once::new(), _over: over.clone().drop_guard() };
         (Arc::new(hold), over)
     }
 
@@ -130,12 +130,15 @@ impl Hold {
         self.state.lose();
     }
 
-    /// One loss of the endpoint's, however often it is said. It is settled when the end of the attempt is heard of, which comes after
-    /// this.
+    /// One loss of the endpoint's, however often and by whom it is said: for each of them it is counted when this returns. It is settled
+    /// when the end of the attempt is heard of, which comes after this.
     pub(crate) fn lost(&self) {
-        if !self.lost.swap(true, Ordering::AcqRel) {
-            self.state.lose();
-        }
+        self.lost.call_once(|| self.state.lose());
+    }
+
+    /// It has no end that would settle a loss.
+    pub(crate) fn endless(&self) {
+        self.lost.call_once(|| ());
     }
 }
 

@@ -1,6 +1,6 @@
 //! A request that a connection has, and the response to it: without a task of its own, but for a request that is still being made.
 
-use crate::outgoing::{Chunk, Claim, Payload, Sending};
+use crate::outgoing::{Answered, Chunk, Claim, Payload, Sending};
 use crate::replay::Replay;
 use crate::traffic::InFlight;
 use bytes::Bytes;
@@ -68,7 +68,7 @@ struct Going {
 /// What the server may not have got of a request when its response begins. Dropped, it is taken back.
 #[expect(dead_code, reason = "what counts is their drop")]
 enum Rest {
-    Unwritten(Sending),
+    Unwritten(Answered),
     Unmade(AbortOnDropHandle<()>),
 }
 
@@ -130,7 +130,7 @@ impl Future for Exchange {
             }
         };
         let upload = match &mut self.upload {
-            Upload::Whole(sending) => sending.take().map(Rest::Unwritten),
+            Upload::Whole(sending) => sending.take().map(|sending| Rest::Unwritten(sending.answered())),
             Upload::Going(going) => going.task.take().map(Rest::Unmade),
         };
         Poll::Ready(Ok(response.map(|stream| Incoming {
@@ -143,14 +143,29 @@ impl Future for Exchange {
     }
 }
 
+impl Drop for Exchange {
+    /// Given up. The response may have come all the same, with the request unread: then it is not for the library to end the stream.
+    fn drop(&mut self) {
+        let (Some(in_flight), Upload::Whole(Some(sending))) = (&self.in_flight, &mut self.upload) else {
+            return;
+        };
+        if sending.is_unwritten() && in_flight.has_posted(self.response.stream_id().as_u32()) {
+            sending.take_back();
+        }
+    }
+}
+
 // === impl Incoming ===
 
 impl Incoming {
-    /// Gives the place back if nothing is to come: the server may have ended the response before it was known which one that was.
-    pub(crate) fn settle(&mut self) {
-        if self.stream.is_end_stream() {
+    /// Gives the place back if nothing is to come, and says whether: the server may have ended the response before it was known which one
+    /// that was.
+    pub(crate) fn settle(&mut self) -> bool {
+        let ended = self.stream.is_end_stream();
+        if ended {
             self.end();
         }
+        ended
     }
 
     /// All of it has been read. The place is free, and for the connection too, which counts a call while its request goes on.

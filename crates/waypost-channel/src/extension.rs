@@ -47,7 +47,7 @@ pub struct EndpointInfo {
     pub instance: Arc<Instance>,
     /// Which of its endpoints.
     pub endpoint: Endpoint,
-    /// How many endpoints the call was sent to, this one included: 1 unless it was tried again.
+    /// Which attempt of the call this was: 1 unless it was tried again. Under a `retryPolicy` those count that found no endpoint.
     pub attempts: u32,
 }
 

@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, Version};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::{Code, Status, Streaming};
@@ -43,7 +44,12 @@ enum State {
     Watching(Box<Streaming<HealthCheckResponse>>),
     /// The stream has ended.
     Broken,
+    /// A server that takes one call at a time would take no other while it is watched: it is asked again after a while.
+    Resting,
 }
+
+/// Between two questions to such a server.
+const REST: Duration = Duration::from_secs(5);
 
 /// Requests on one connection, for clients that tonic generates.
 struct OnConnection(Http2);
@@ -99,7 +105,8 @@ impl Watcher {
                     match message {
                         Ok(Some(answer)) => {
                             self.failures = 0;
-                            self.state = State::Watching(stream);
+                            let alone = self.connection.limit() == 1;
+                            self.state = if alone { State::Resting } else { State::Watching(stream) };
                             return Some(read(answer));
                         }
                         Ok(None) => {
@@ -107,6 +114,13 @@ impl Watcher {
                         }
                         Err(status) => return Some(self.ended(&status)),
                     }
+                }
+                State::Resting => {
+                    tokio::select! {
+                        () = tokio::time::sleep(REST) => {}
+                        changed = self.asked.changed() => changed.ok()?,
+                    }
+                    self.state = State::Begin;
                 }
                 State::Broken => {
                     self.failures = self.failures.saturating_add(1);
@@ -143,11 +157,6 @@ fn read(answer: HealthCheckResponse) -> Result<(), Arc<str>> {
 }
 
 async fn open(connection: Http2, service: &str) -> Result<Streaming<HealthCheckResponse>, Status> {
-    if connection.limit() == 1 {
-        return Err(Status::failed_precondition(
-            "the server takes one call at a time, which would be this, and no other ever",
-        ));
-    }
     let origin = connection.uri(PathAndQuery::from_static("/"));
     let mut client = HealthClient::with_origin(OnConnection(connection), origin);
     Ok(client.watch(HealthCheckRequest { service: service.to_owned() }).await?.into_inner())

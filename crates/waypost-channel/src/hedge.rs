@@ -95,7 +95,7 @@ impl Race<'_> {
             let (verdict, pushback) = match counted(ended, &payload) {
                 Ended::NotProcessed(status, by, given_back) => {
                     self.unsent = given_back.or(self.unsent.take());
-                    if self.unprocessed.another(by, self.budget, now()) && self.has_payload() {
+                    if self.has_payload() && self.unprocessed.another(by, self.budget, now()) {
                         if self.running.is_empty() {
                             self.call.settle(self.unprocessed.times(), &self.tried).await;
                             if let Err(status) = self.begin(number).await {
@@ -110,7 +110,11 @@ impl Race<'_> {
                         count(&self.call.inner.shared.counters.unprocessed);
                         continue;
                     }
-                    (Verdict::Status(status), Pushback::None)
+                    last = Some(Verdict::Status(status));
+                    match last.take_if(|_| self.is_over()) {
+                        Some(verdict) => return verdict,
+                        None => continue,
+                    }
                 }
                 // The one that the call is committed to goes on, or has told how it ended.
                 Ended::Replaced(status) => {

@@ -115,9 +115,10 @@ impl Http2Dialer {
         let (told, ended) = oneshot::channel();
         let (left, end) = (traffic.left.clone(), End(Arc::clone(&traffic)));
         tokio::spawn(async move {
-            let _end = end;
+            let cause = guard.stand().await;
+            drop(end);
             // Nobody asks any more: the connection has taken leave, and its last calls are over.
-            let _ = told.send(guard.stand().await);
+            let _ = told.send(cause);
         });
         let closed = async move {
             tokio::select! {

@@ -3,6 +3,9 @@
 //! A server that shuts down says in its last GOAWAY which calls it has not taken, and closes. A write that meets the closed
 //! socket fails, and the HTTP library gives the connection up without reading what had arrived before: calls that could go
 //! elsewhere would be lost. So a write that fails is not told; what is there is read first, and then its end, or the error.
+//!
+//! After the end nothing is written any more: the library would flush what it has, to a server that may not read, before it tells that the
+//! connection has ended.
 
 use pin_project_lite::pin_project;
 use std::future::Future;
@@ -14,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 pin_project! {
-    /// Passes everything through; after a write has failed, discards what is written and only reads.
+    /// Passes everything through; after a write has failed, or the server has ended, discards what is written and only reads.
     pub(crate) struct LastWords<T> {
         #[pin]
         inner: T,
@@ -22,7 +25,7 @@ pin_project! {
     }
 }
 
-/// The write that has failed, and how long the reading may still take.
+/// Why nothing is written any more, and how long the reading may still take.
 struct Broken {
     error: io::ErrorKind,
     patience: Pin<Box<Sleep>>,
@@ -51,12 +54,18 @@ fn told<A>(
     }
     match write(cx) {
         Poll::Ready(Err(error)) => {
-            *broken = Some(Broken { error: error.kind(), patience: Box::pin(sleep(PATIENCE)) });
+            *broken = Some(Broken::with(error.kind()));
             // So that the next read starts to wait.
             cx.waker().wake_by_ref();
             Poll::Ready(Ok(discarded))
         }
         answer => answer,
+    }
+}
+
+impl Broken {
+    fn with(error: io::ErrorKind) -> Self {
+        Self { error, patience: Box::pin(sleep(PATIENCE)) }
     }
 }
 
@@ -67,9 +76,14 @@ impl<T: AsyncRead> AsyncRead for LastWords<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
         match (this.inner.poll_read(cx, buffer), this.broken) {
             (Poll::Pending, Some(Broken { error, patience })) => {
                 patience.as_mut().poll(cx).map(|()| Err((*error).into()))
+            }
+            (Poll::Ready(Ok(())), broken @ None) if room > 0 && buffer.filled().len() == before => {
+                *broken = Some(Broken::with(io::ErrorKind::UnexpectedEof));
+                Poll::Ready(Ok(()))
             }
             (answer, _) => answer,
         }
@@ -157,6 +171,19 @@ mod tests {
         let mut heard = Vec::new();
         io.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"GOAWAY");
+    }
+
+    /// It may have ended and not read: nobody waits for that.
+    #[tokio::test]
+    async fn nothing_is_written_after_the_end() {
+        let (client, server) = tokio::io::duplex(1);
+        let (_unread, half) = tokio::io::split(server);
+        let mut io = LastWords::new(client);
+        io.write_all(b"a").await.unwrap();
+        { half }.shutdown().await.unwrap();
+        assert_eq!(io.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        io.write_all(b"more than there is room for").await.unwrap();
+        io.shutdown().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

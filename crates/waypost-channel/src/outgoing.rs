@@ -51,18 +51,22 @@ pub(crate) struct Chunk {
     _tail: Option<Tail>,
 }
 
-/// Gone when the connection has written what it goes with, or never will.
+/// Gone when the library has encoded what it goes with, or never will.
 type Tail = oneshot::Sender<Infallible>;
 
-/// What the connection has of a request and has not written: while the server gives no room for it.
+/// What the library has of a request and has not encoded: while the server gives no room for it, or other requests are before it.
 #[derive(Debug)]
 struct Unwritten(oneshot::Receiver<Infallible>);
 
-/// A whole request that the connection has.
+/// A whole request that the library has.
 pub(crate) struct Sending {
     stream: SendStream<Chunk>,
     unwritten: Unwritten,
 }
+
+/// The same, of which the response has begun. Dropped, what is unwritten of it is taken back: a server that has answered before it has read
+/// the request may give no room for the rest, and the stream would count as long as that is there.
+pub(crate) struct Answered(Sending);
 
 /// Sends a payload as its stream has room for it.
 struct Upload {
@@ -388,7 +392,7 @@ impl Unwritten {
         matches!(self.0.try_recv(), Err(TryRecvError::Closed))
     }
 
-    /// Until it is written, or will not be. Cancel safe.
+    /// Until it is encoded, or will not be. Cancel safe.
     async fn over(&mut self) {
         // Nothing is ever sent.
         let _ = (&mut self.0).await;
@@ -397,13 +401,27 @@ impl Unwritten {
 
 // === impl Sending ===
 
-impl Drop for Sending {
-    /// The response has ended, or nobody wants it. A server that has answered before it has read the request may give no room for the
-    /// rest, and the stream would count as long as that is there.
-    fn drop(&mut self) {
-        if !self.unwritten.is_over() {
+impl Sending {
+    pub(crate) fn answered(self) -> Answered {
+        Answered(self)
+    }
+
+    /// Takes back what is unwritten, if anything is. Not of a stream that is not open yet: the library would open it to send all of it, and
+    /// the reset behind that; it leaves out what nobody holds.
+    pub(crate) fn take_back(&mut self) {
+        if self.is_unwritten() {
             self.stream.send_reset(Reason::CANCEL);
         }
+    }
+
+    pub(crate) fn is_unwritten(&mut self) -> bool {
+        !self.unwritten.is_over()
+    }
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.0.take_back();
     }
 }
 

@@ -140,7 +140,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A server has complained: connections made from now on ping half as often.
+    /// A server has complained: all connections of the channel ping half as often from now on.
     pub(crate) fn slow_down(&self) {
         let doubled = |factor: u32| Some((factor * 2).min(SLOWEST));
         // The closure always answers `Some`.

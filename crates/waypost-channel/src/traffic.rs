@@ -36,14 +36,14 @@ pub(crate) struct Traffic {
     queue: Mutex<Queue>,
     /// Those on which the end of the response gives a place back.
     streams: Streams,
-    /// The newest stream whose request has left, headers and all; they leave in the order of their numbers.
+    /// The newest stream whose headers have left; they leave in the order of their numbers.
     posted: AtomicU32,
     /// Somebody waits for the next call.
     dormant: AtomicBool,
     busy: Notify,
     /// The connection takes no more requests.
     pub(crate) left: CancellationToken,
-    /// Of the endpoint, whose gate closes with the connection. It does not keep the connection: what does that is over when calls are.
+    /// Of the endpoint, whose gate closes with the connection. A strong one here would keep that from being over.
     hold: Weak<Hold>,
     /// Set when the server has not answered a ping for so long.
     pub(crate) silent: OnceLock<Duration>,

@@ -6,7 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use support::answers::{self, Body, handler};
-use support::wire::{DATA, END_HEADERS, HEADERS, MAX_CONCURRENT_STREAMS, OK, Wire, listen};
+use support::wire::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, MAX_CONCURRENT_STREAMS, OK, RST_STREAM, UNIMPLEMENTED, Wire,
+    listen,
+};
 use support::{Fleet, PATIENCE, Server, builder, check, instance, ready, served_by, signal, within};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -182,20 +185,26 @@ async fn a_config_that_does_not_speak_of_health_leaves_the_watch_alone() {
 
 /// Which would be the watch of its health, and no other.
 #[tokio::test]
-async fn a_server_that_takes_one_call_at_a_time_is_not_watched_and_says_why() {
+async fn a_server_that_takes_one_call_at_a_time_is_asked_and_not_watched() {
     let (listener, endpoint) = listen().await;
     let (_fleet, subscription) = Fleet::with([instance(0, endpoint)]);
     let channel = builder(subscription).health_check("greeter").build();
     let mut wire = Wire::accept_set(&listener, (MAX_CONCURRENT_STREAMS, 1)).await;
-    unhealthy(&channel, 1).await;
-    let error = check(&channel).await.unwrap_err();
-    assert!(error.message().contains("one call at a time"), "{error}");
-    // It may think better of it.
-    wire.set((MAX_CONCURRENT_STREAMS, 2)).await;
-    let stream = wire.next(HEADERS).await.stream;
-    wire.send(HEADERS, END_HEADERS, stream, OK).await;
-    wire.send(DATA, 0, stream, &[0, 0, 0, 0, 2, 8, 1]).await;
+    let watch = wire.next(HEADERS).await.stream;
+    wire.send(HEADERS, END_HEADERS, watch, OK).await;
+    wire.send(DATA, 0, watch, &[0, 0, 0, 0, 2, 8, 1]).await;
     ready(&channel, 1).await;
+    assert_eq!(wire.next(RST_STREAM).await.stream, watch);
+    let (answer, ()) = tokio::join!(check(&channel), async {
+        let stream = wire.next(HEADERS).await.stream;
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
+    });
+    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+    // After a while it is asked again, and may say something else.
+    let again = wire.next(HEADERS).await.stream;
+    wire.send(HEADERS, END_HEADERS, again, OK).await;
+    wire.send(DATA, 0, again, &[0, 0, 0, 0, 2, 8, 2]).await;
+    unhealthy(&channel, 1).await;
 }
 
 /// Until then nobody knows whether it serves.

@@ -347,6 +347,38 @@ async fn a_server_that_answers_before_it_has_read_the_request_takes_the_next() {
     }
 }
 
+/// It keeps the response of the first, whose request is in memory as long as that is not read.
+#[tokio::test]
+async fn a_call_that_is_given_up_in_the_librarys_queue_leaves_no_request_behind() {
+    let (channel, mut wire, _fleet) = limited(1).await;
+    wire.set((INITIAL_WINDOW_SIZE, 0)).await;
+    wire.is_quiet().await;
+    let request = || {
+        let body = Body::new(Full::new(Bytes::from_static(&[0; 5])));
+        http::Request::post("/a.B/C").body(body).unwrap()
+    };
+    let (response, ()) = tokio::join!(within(channel.clone().call(request())), async {
+        let stream = wire.next(HEADERS).await.stream;
+        wire.send(HEADERS, END_HEADERS, stream, OK).await;
+        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+    });
+    let given_up = begun(&channel).await;
+    wire.is_quiet().await;
+    given_up.abort();
+    assert!(within(given_up).await.unwrap_err().is_cancelled());
+    drop(response);
+    assert_eq!(wire.next(RST_STREAM).await.stream, 1);
+    let next = begun(&channel).await;
+    // Of the one that was given up at most what opens its stream, and ends it.
+    let mut stream = wire.next(HEADERS).await.stream;
+    if stream == 3 {
+        assert_eq!(wire.next(RST_STREAM).await.stream, 3);
+        stream = wire.next(HEADERS).await.stream;
+    }
+    answer(&mut wire, stream).await;
+    is_answered(next).await;
+}
+
 /// So it is where a message that was made later is larger than the room that there was.
 #[tokio::test]
 async fn what_is_left_of_a_message_keeps_no_place() {
