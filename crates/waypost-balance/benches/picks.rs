@@ -6,7 +6,6 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use waypost_balance::{
@@ -28,7 +27,7 @@ fn main() {
 fn picks(bencher: Bencher<'_, '_>, policy: &dyn Policy, size: usize) {
     let now = Instant::now();
     let ready = warm(size, now);
-    let picker = policy.build(Arc::clone(&ready), None);
+    let picker = policy.build(ready.clone(), None);
     bencher
         .counter(ItemsCount::new(PICKS))
         .with_inputs(|| Dice::new(SEED.fetch_add(1, Ordering::Relaxed)))

@@ -1,7 +1,7 @@
 //! `least_request`: the least loaded of a few.
 
 use crate::choose::{MOST_CHOICES, least_of, lesser_of_two};
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
 use std::sync::Arc;
 
 /// Draws two endpoints at random, or [a few more](Self::with_choices), and takes the one with the fewest calls in flight (power of
@@ -22,11 +22,11 @@ pub struct LeastRequest {
 }
 
 struct LesserOfTwo {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
 }
 
 struct LeastOfSome {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
     choices: usize,
 }
 
@@ -52,7 +52,7 @@ impl Policy for LeastRequest {
         "least_request"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, _previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, _previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         match self.choices {
             2 => Arc::new(LesserOfTwo { ready }),
             choices => Arc::new(LeastOfSome { ready, choices }),

@@ -33,12 +33,12 @@
 //! ```
 //! use std::sync::Arc;
 //! use std::time::Instant;
-//! use waypost_balance::{EndpointState, Outcome, PickRequest, Policy, RoundRobin};
+//! use waypost_balance::{EndpointState, Outcome, PickRequest, Policy, RoundRobin, Roster};
 //! use waypost_model::{Endpoint, Instance, InstanceKey, ServiceName};
 //!
 //! let service = ServiceName::new("greeter")?;
 //! let now = Instant::now();
-//! let ready: Arc<[Arc<EndpointState>]> = (1..=3)
+//! let ready: Roster = (1..=3)
 //!     .map(|n| {
 //!         let endpoint = Endpoint::new(format!("10.0.0.{n}"), 50051)?;
 //!         let instance = Arc::new(Instance::new(service.clone(), endpoint.clone()));
@@ -48,7 +48,7 @@
 //!         Ok(state)
 //!     })
 //!     .collect::<Result<_, waypost_model::InvalidEndpoint>>()?;
-//! let picker = RoundRobin::default().build(Arc::clone(&ready), None);
+//! let picker = RoundRobin::default().build(ready.clone(), None);
 //!
 //! let index = picker.pick(&PickRequest::new(now, &|| 7)).expect("three endpoints are open");
 //! let call = ready[index].started(now);
@@ -74,6 +74,7 @@ mod peak_ewma;
 mod policy;
 mod random;
 mod ring_hash;
+mod roster;
 mod round_robin;
 mod schedule;
 mod slow_start;
@@ -95,6 +96,7 @@ pub use peak_ewma::PeakEwma;
 pub use policy::{PickRequest, Picker, Policy};
 pub use random::Random;
 pub use ring_hash::RingHash;
+pub use roster::Roster;
 pub use round_robin::RoundRobin;
 pub use slow_start::SlowStart;
 pub use subset::Subset;

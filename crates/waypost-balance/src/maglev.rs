@@ -2,8 +2,10 @@
 
 use crate::affinity::{Members, hash_key, mix};
 use crate::choose::is_fresh;
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 /// Gives calls with the same [hash](PickRequest::hash) to the same endpoint: the hash is looked up in a table whose
@@ -29,7 +31,7 @@ pub struct Maglev {
 }
 
 struct MaglevPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
     table: Arc<Table>,
 }
 
@@ -40,6 +42,8 @@ struct Table {
     slots: Box<[u32]>,
 }
 
+/// A slot that is nobody's yet.
+const FREE: u32 = u32::MAX;
 const DEFAULT_SIZE: usize = 65_537;
 /// 20 MB, and Envoy's limit; a prime.
 const LARGEST_SIZE: usize = 5_000_011;
@@ -68,7 +72,7 @@ impl Policy for Maglev {
         "maglev"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let members = Members::of(&ready);
         let table = previous
             .and_then(|previous| (previous as &dyn Any).downcast_ref::<MaglevPicker>())
@@ -89,7 +93,7 @@ fn is_prime(number: usize) -> bool {
 struct Preference {
     member: u32,
     weight: u64,
-    /// The turns that it has had, times the highest weight.
+    /// The turns that it has had: as many as there are slots at most.
     had: u64,
     next: usize,
     skip: usize,
@@ -97,7 +101,6 @@ struct Preference {
 
 impl Table {
     fn new(members: Members, size: usize) -> Self {
-        const FREE: u32 = u32::MAX;
         let mut preferences: Vec<Preference> = (0_u32..)
             .zip(&members.addresses)
             .zip(members.weights.as_slice())
@@ -107,25 +110,7 @@ impl Table {
         // By address rather than by place, so that the same set makes the same table on every client, in whatever
         // order it comes.
         preferences.sort_by_key(|preference| &members.addresses[preference.member as usize]);
-        let highest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1);
-        let mut slots = vec![FREE; if preferences.is_empty() { 0 } else { size }];
-        let mut left = slots.len();
-        // Each round fills at least one slot, since the endpoint of the highest weight has a turn in each.
-        let mut round = 0;
-        while left > 0 {
-            round += 1;
-            for preference in &mut preferences {
-                if left == 0 || round * preference.weight < preference.had + highest {
-                    continue;
-                }
-                preference.had += highest;
-                while slots[preference.next] != FREE {
-                    preference.advance(size);
-                }
-                slots[preference.next] = preference.member;
-                left -= 1;
-            }
-        }
+        let slots = fill(&mut preferences, size);
         Self { members, size, slots: slots.into() }
     }
 
@@ -134,6 +119,31 @@ impl Table {
         let slot = hash.checked_rem(self.slots.len() as u64)?;
         self.slots.get(slot as usize).map(|&owner| owner as usize)
     }
+}
+
+/// To whom each slot belongs. By turns: the kth turn of one of weight `w` is in round `k * highest / w`, rounded up, and within a round
+/// turns are in the order of the endpoints.
+fn fill(preferences: &mut [Preference], size: usize) -> Vec<u32> {
+    let Some(highest) = preferences.iter().map(|preference| preference.weight).max() else {
+        return Vec::new();
+    };
+    let mut slots = vec![FREE; size];
+    if preferences.iter().all(|preference| preference.weight == highest) {
+        for turn in 0..size {
+            let at = turn % preferences.len();
+            preferences[at].take(&mut slots);
+        }
+        return slots;
+    }
+    // By rounds rather than round by round: where one weight is far above the others, almost all rounds are of one turn.
+    let first = preferences.iter().enumerate().map(|(at, preference)| Reverse((preference.due(highest), at)));
+    let mut turns: BinaryHeap<_> = first.collect();
+    for _ in 0..size {
+        let Some(Reverse((_, at))) = turns.pop() else { break };
+        preferences[at].take(&mut slots);
+        turns.push(Reverse((preferences[at].due(highest), at)));
+    }
+    slots
 }
 
 // === impl Preference ===
@@ -146,6 +156,20 @@ impl Preference {
         // Any number but 0, so that, the size being a prime, every slot has its turn.
         let skip = (mix(hash, 1) % (size as u64 - 1)) as usize + 1;
         Self { member, weight: u64::from(weight), had: 0, next, skip }
+    }
+
+    /// The round of its next turn. Weights are below 2^32 and turns below 2^23.
+    fn due(&self, highest: u64) -> u64 {
+        ((self.had + 1) * highest).div_ceil(self.weight)
+    }
+
+    /// Takes a turn: the slot that it prefers among those that are free, of which there must be one.
+    fn take(&mut self, slots: &mut [u32]) {
+        while slots[self.next] != FREE {
+            self.advance(slots.len());
+        }
+        slots[self.next] = self.member;
+        self.had += 1;
     }
 
     /// Both are below `size`, so this is the remainder, without a division.
@@ -175,6 +199,52 @@ impl Picker for MaglevPicker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Round by round, as the paper has it and as tables were filled once: no table that is in use anywhere is to change.
+    fn round_by_round(preferences: &mut [Preference], size: usize) -> Vec<u32> {
+        let highest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1);
+        let mut slots = vec![FREE; if preferences.is_empty() { 0 } else { size }];
+        let (mut left, mut round) = (slots.len(), 0);
+        while left > 0 {
+            round += 1;
+            for preference in &mut *preferences {
+                if left > 0 && round * preference.weight >= (preference.had + 1) * highest {
+                    preference.take(&mut slots);
+                    left -= 1;
+                }
+            }
+        }
+        slots
+    }
+
+    fn preferences(weights: &[u32], size: usize) -> Vec<Preference> {
+        let weights = (0..).zip(weights).filter(|(_, weight)| **weight > 0);
+        weights.map(|(n, &weight)| Preference::new(n, &format!("10.0.0.{n}:1"), weight, size)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_is_that_of_turns_round_by_round(
+            weights in prop::collection::vec(prop_oneof![0_u32..4, 0_u32..200], 0..20), size in 0_usize..4,
+        ) {
+            let size = [2, 7, 251, 1_021][size];
+            let (mut one, mut other) = (preferences(&weights, size), preferences(&weights, size));
+            prop_assert_eq!(fill(&mut one, size), round_by_round(&mut other, size));
+        }
+    }
+
+    /// Round by round these would be four billion rounds.
+    #[test]
+    fn a_weight_that_is_far_above_the_others_costs_no_more() {
+        let mut weights = vec![1; 100];
+        weights[7] = u32::MAX;
+        let slots = fill(&mut preferences(&weights, 65_537), 65_537);
+        assert!(slots.iter().all(|&member| member == 7));
+        weights[8] = u32::MAX / 2;
+        let slots = fill(&mut preferences(&weights, 65_537), 65_537);
+        assert_eq!(slots.iter().filter(|&&member| member == 8).count(), 65_537 / 3);
+    }
 
     #[test]
     fn sizes_are_primes() {
@@ -211,10 +281,10 @@ mod tests {
             Arc::clone(&picker.downcast_ref::<MaglevPicker>().unwrap().table)
         };
         let policy = Maglev::default().with_table_size(251);
-        let first = policy.build(Arc::from(fleet.clone()), None);
-        let second = policy.build(Arc::from(fleet.clone()), Some(&*first));
+        let first = policy.build(Roster::from(fleet.clone()), None);
+        let second = policy.build(Roster::from(fleet.clone()), Some(&*first));
         assert!(Arc::ptr_eq(&table(&first), &table(&second)));
-        let third = policy.build(Arc::from(&fleet[..3]), Some(&*second));
+        let third = policy.build(Roster::from(&fleet[..3]), Some(&*second));
         assert!(!Arc::ptr_eq(&table(&second), &table(&third)));
     }
 }

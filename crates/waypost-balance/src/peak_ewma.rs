@@ -2,7 +2,8 @@
 
 use crate::choose::lesser_of_two;
 use crate::latency::{Fallen, Gauge};
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,8 @@ pub struct PeakEwma {
 }
 
 struct PeakEwmaPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
+    gauge: Gauge,
     unmeasured: f32,
     /// 1 through the decay in seconds.
     rate: f32,
@@ -65,14 +67,18 @@ impl Policy for PeakEwma {
         "peak_ewma"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, _previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         // What has been learnt is kept in the endpoints, so it outlives pickers and connections.
         let gauge =
             Gauge { decay: self.decay.as_secs_f32(), failure_penalty: self.failure_penalty.as_secs_f32() };
-        for endpoint in &*ready {
+        let (unmeasured, rate) = (gauge.failure_penalty, gauge.decay.recip());
+        let previous = previous.and_then(|previous| (previous as &dyn Any).downcast_ref::<PeakEwmaPicker>());
+        // To tell an endpoint what it knows is to write to it.
+        let known = previous.filter(|known| known.gauge == gauge).map_or(&[][..], |known| &known.ready);
+        for endpoint in ready.newcomers(known) {
             endpoint.measure(gauge);
         }
-        Arc::new(PeakEwmaPicker { ready, unmeasured: gauge.failure_penalty, rate: gauge.decay.recip() })
+        Arc::new(PeakEwmaPicker { ready, gauge, unmeasured, rate })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every way of balancing has in common: a policy builds pickers, a picker picks.
 
-use crate::EndpointState;
+use crate::{EndpointState, Roster};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ pub trait Policy: Send + Sync + fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// Builds the picker for `ready`: the endpoints that have a connection, in the order of their
-    /// addresses.
+    /// addresses. Those that have just been connected open their gates when the picker is in use.
     ///
     /// `previous` is the picker that this one replaces, so that what it has learnt can be carried over (downcast it: a
     /// `&dyn Picker` is a `&dyn Any`); it is `None` the first time, and may be the work of another policy. May cost time
     /// and memory in the number of endpoints: it runs once per change of the set, not per call.
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker>;
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker>;
 }
 
 /// Picks an endpoint for each call. Immutable to its users: what it learns, it keeps in atomics.
@@ -52,7 +52,7 @@ impl<P: Policy + ?Sized> Policy for Arc<P> {
         (**self).name()
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         (**self).build(ready, previous)
     }
 }

@@ -1,7 +1,7 @@
 //! `random`: any endpoint.
 
 use crate::choose::{below, draw_best, is_fresh};
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::sync::Arc;
 
 /// Gives each call to an endpoint at random, all with the same chance.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub struct Random;
 
 struct RandomPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
 }
 
 // === impl Random ===
@@ -22,7 +22,7 @@ impl Policy for Random {
         "random"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, _previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, _previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         Arc::new(RandomPicker { ready })
     }
 }

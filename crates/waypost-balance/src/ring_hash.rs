@@ -2,7 +2,7 @@
 
 use crate::affinity::{Members, hash_key};
 use crate::choose::is_fresh;
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ enum Size {
 }
 
 struct RingHashPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
     ring: Arc<Ring>,
 }
 
@@ -89,7 +89,7 @@ impl Policy for RingHash {
         "ring_hash"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let members = Members::of(&ready);
         let ring = previous
             .and_then(|previous| (previous as &dyn Any).downcast_ref::<RingHashPicker>())
@@ -231,15 +231,15 @@ mod tests {
             Arc::clone(&picker.downcast_ref::<RingHashPicker>().unwrap().ring)
         };
         let policy = RingHash::default();
-        let first = policy.build(Arc::from(fleet.clone()), None);
-        let second = policy.build(Arc::from(fleet.clone()), Some(&*first));
+        let first = policy.build(Roster::from(fleet.clone()), None);
+        let second = policy.build(Roster::from(fleet.clone()), Some(&*first));
         assert!(Arc::ptr_eq(&ring(&first), &ring(&second)));
-        let third = policy.build(Arc::from(&fleet[..3]), Some(&*second));
+        let third = policy.build(Roster::from(&fleet[..3]), Some(&*second));
         assert!(!Arc::ptr_eq(&ring(&second), &ring(&third)));
         crate::fixture::reweigh(&fleet[0], 7);
-        let fourth = policy.build(Arc::from(&fleet[..3]), Some(&*third));
+        let fourth = policy.build(Roster::from(&fleet[..3]), Some(&*third));
         assert!(!Arc::ptr_eq(&ring(&third), &ring(&fourth)));
-        let sized = policy.with_ring_size(1_024, 4_096).build(Arc::from(&fleet[..3]), Some(&*fourth));
+        let sized = policy.with_ring_size(1_024, 4_096).build(Roster::from(&fleet[..3]), Some(&*fourth));
         assert!(!Arc::ptr_eq(&ring(&fourth), &ring(&sized)));
     }
 }

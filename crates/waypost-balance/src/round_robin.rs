@@ -2,7 +2,7 @@
 
 use crate::choose::{draw_best, is_fresh};
 use crate::turns::Turns;
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct RoundRobin {
 }
 
 struct RoundRobinPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
     turns: Turns,
 }
 
@@ -39,7 +39,7 @@ impl Policy for RoundRobin {
         "round_robin"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let turns = previous
             .and_then(|previous| (previous as &dyn Any).downcast_ref::<RoundRobinPicker>())
             .map_or_else(|| Turns::starting_at(self.start), |previous| previous.turns.carried_over());

@@ -28,7 +28,12 @@ pub(crate) fn schedule(weights: &Weights) -> Box<[u32]> {
     match weighted.as_slice() {
         [] => Box::default(),
         [(only, _)] => Box::from([*only]),
-        _ => spread(&turns(weighted)),
+        _ => {
+            let turns = turns(weighted);
+            // All are due at the same time, and whoever comes first is first: what the schedule would give.
+            let equal = turns.iter().all(|(_, turns)| *turns == 1);
+            if equal { turns.iter().map(|(index, _)| *index).collect() } else { spread(&turns) }
+        }
     }
 }
 
@@ -118,6 +123,16 @@ mod tests {
         assert!((16_384..=16_386).contains(&spread.len()), "{}", spread.len());
         assert_eq!(spread.iter().filter(|&&index| index == 2).count(), 1);
         assert!(schedule_of(&vec![u32::MAX; 30_000]).len() == 30_000);
+    }
+
+    #[test]
+    fn equal_weights_are_in_turn() {
+        for count in 2..40 {
+            let turns: Vec<(u32, u64)> = (0..count).map(|index| (index * 3, 1)).collect();
+            let in_turn: Box<[u32]> = turns.iter().map(|(index, _)| *index).collect();
+            assert_eq!(spread(&turns), in_turn);
+        }
+        assert_eq!(schedule_of(&[7, 0, 7, 7]), Box::from([0, 2, 3]));
     }
 
     proptest! {

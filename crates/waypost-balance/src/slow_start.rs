@@ -1,9 +1,8 @@
 //! Slow start: an endpoint that has just come, or come back, gets its full share by and by.
 
 use crate::choose::scale;
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
 use std::any::Any;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +39,7 @@ struct Ramp {
 }
 
 struct SlowStartPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
     picker: Arc<dyn Picker>,
     ramp: Ramp,
 }
@@ -80,15 +79,14 @@ impl<P: Policy> Policy for SlowStart<P> {
         self.policy.name()
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let previous = previous.and_then(|previous| (previous as &dyn Any).downcast_ref::<SlowStartPicker>());
         // Who was not in the last set has come, or come back.
-        let known: HashSet<*const EndpointState> =
-            previous.iter().flat_map(|previous| &*previous.ready).map(Arc::as_ptr).collect();
-        for endpoint in ready.iter().filter(|endpoint| !known.contains(&Arc::as_ptr(endpoint))) {
+        let known = previous.map_or(&[][..], |previous| &previous.ready);
+        for endpoint in ready.newcomers(known) {
             endpoint.restart_slow_start();
         }
-        let picker = self.policy.build(Arc::clone(&ready), previous.map(|previous| &*previous.picker));
+        let picker = self.policy.build(ready.clone(), previous.map(|previous| &*previous.picker));
         Arc::new(SlowStartPicker { ready, picker, ramp: self.ramp })
     }
 }

@@ -5,7 +5,7 @@ use crate::round_robin::TURNS;
 use crate::schedule::schedule;
 use crate::turns::Turns;
 use crate::weights::Weights;
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct WeightedRoundRobin {
 }
 
 struct WeightedRoundRobinPicker {
-    ready: Arc<[Arc<EndpointState>]>,
+    ready: Roster,
     weights: Weights,
     round: Arc<[u32]>,
     turns: Turns,
@@ -48,7 +48,7 @@ impl Policy for WeightedRoundRobin {
         "weighted_round_robin"
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let weights = Weights::of(&ready);
         let previous =
             previous.and_then(|previous| (previous as &dyn Any).downcast_ref::<WeightedRoundRobinPicker>());

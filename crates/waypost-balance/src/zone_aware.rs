@@ -3,7 +3,7 @@
 use crate::affinity::mix;
 use crate::choose::{Rank, rank};
 use crate::weights::Weights;
-use crate::{EndpointState, PickRequest, Picker, Policy};
+use crate::{EndpointState, Gate, PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ struct ZoneAwarePicker {
 /// The endpoints of one zone.
 struct Zone {
     name: Arc<str>,
-    members: Arc<[Arc<EndpointState>]>,
+    members: Roster,
     /// Where the members stand in the whole set.
     places: Box<[usize]>,
     weights: Box<[u32]>,
@@ -86,7 +86,7 @@ impl<P: Policy> Policy for ZoneAware<P> {
         self.policy.name()
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let previous = previous.and_then(|previous| (previous as &dyn Any).downcast_ref::<ZoneAwarePicker>());
         let weights = Weights::of(&ready);
         let mut places: BTreeMap<Arc<str>, Vec<usize>> = BTreeMap::new();
@@ -97,17 +97,20 @@ impl<P: Policy> Policy for ZoneAware<P> {
         let zones: Box<[Zone]> = places
             .into_iter()
             .map(|(name, places)| {
-                let members: Arc<[_]> = places.iter().map(|&place| Arc::clone(&ready[place])).collect();
+                let members: Roster = places.iter().map(|&place| Arc::clone(&ready[place])).collect();
                 let before = previous.and_then(|previous| previous.zone(&name));
-                let picker = self.policy.build(Arc::clone(&members), before.map(|zone| &*zone.picker));
+                let picker = self.policy.build(members.clone(), before.map(|zone| &*zone.picker));
                 let weights = places.iter().map(|&place| weights.get(place)).collect();
                 Zone { name, members, places: places.into(), weights, picker, upper: AtomicU64::new(0) }
             })
             .collect();
         let own = zones.iter().position(|zone| !zone.name.is_empty() && zone.name == self.zone);
         let period = u32::try_from(ready.len()).unwrap_or(u32::MAX).max(SHORTEST_PERIOD);
-        let picks = AtomicU32::new(0);
-        Arc::new(ZoneAwarePicker { zones, own, headroom: self.headroom, picks, period })
+        let picks = AtomicU32::new(1);
+        let picker = ZoneAwarePicker { zones, own, headroom: self.headroom, picks, period };
+        // Here, for the first pick is not to wait for it; and newcomers count, though their gates are yet to open.
+        picker.survey(|endpoint| endpoint.gate() != Gate::Ejected);
+        Arc::new(picker)
     }
 }
 
@@ -118,21 +121,22 @@ impl ZoneAwarePicker {
         self.zones.iter().find(|zone| &*zone.name == name)
     }
 
-    /// Shares the calls out anew, by what takes calls now.
-    fn survey(&self) {
-        let all: f64 = self.zones.iter().map(Zone::capacity).sum();
+    /// Shares the calls out anew, by what counts.
+    fn survey(&self, counts: impl Fn(&EndpointState) -> bool) {
+        let capacity = |zone: &Zone| zone.capacity(&counts);
+        let all: f64 = self.zones.iter().map(capacity).sum();
         // The client's own zone counts even if nothing is left of it.
         let count = self.zones.len() + usize::from(self.own.is_none());
         #[expect(clippy::cast_precision_loss, reason = "a number of zones")]
         let fair = all / count as f64;
-        let own = self.own.map_or(0.0, |own| self.zones[own].capacity());
+        let own = self.own.map_or(0.0, |own| capacity(&self.zones[own]));
         let kept = if own > 0.0 { (self.headroom * own / fair).min(1.0) } else { 0.0 };
         let others = || self.zones.iter().enumerate().filter(|&(at, _)| Some(at) != self.own);
-        let spare: f64 = others().map(|(_, zone)| (zone.capacity() - fair).max(0.0)).sum();
-        let rest: f64 = others().map(|(_, zone)| zone.capacity()).sum();
+        let spare: f64 = others().map(|(_, zone)| (capacity(zone) - fair).max(0.0)).sum();
+        let rest: f64 = others().map(|(_, zone)| capacity(zone)).sum();
         let mut upper = 0.0;
         for (at, zone) in self.zones.iter().enumerate() {
-            upper += match zone.capacity() {
+            upper += match capacity(zone) {
                 _ if Some(at) == self.own => kept,
                 capacity if spare > 0.0 => (1.0 - kept) * (capacity - fair).max(0.0) / spare,
                 capacity if rest > 0.0 => (1.0 - kept) * capacity / rest,
@@ -154,7 +158,7 @@ impl ZoneAwarePicker {
 impl Picker for ZoneAwarePicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         if self.picks.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.period) {
-            self.survey();
+            self.survey(EndpointState::admits);
         }
         let drawn = self.drawn(request);
         let first = self.zones.get(drawn)?.pick(request);
@@ -180,8 +184,8 @@ impl Picker for ZoneAwarePicker {
 
 impl Zone {
     #[expect(clippy::cast_precision_loss, reason = "a share is worked out of it")]
-    fn capacity(&self) -> f64 {
-        let open = self.members.iter().zip(&self.weights).filter(|(endpoint, _)| endpoint.admits());
+    fn capacity(&self, counts: impl Fn(&EndpointState) -> bool) -> f64 {
+        let open = self.members.iter().zip(&self.weights).filter(|(endpoint, _)| counts(endpoint));
         open.map(|(_, &weight)| u64::from(weight)).sum::<u64>() as f64
     }
 

@@ -297,6 +297,11 @@ impl Fleet {
         std::mem::take(&mut self.actions)
     }
 
+    /// Whether anything is to be published since that was last [asked](Self::take_changed).
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Whether anything is to be published since the last time this was asked.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

@@ -108,6 +108,7 @@ mod posted;
 mod publisher;
 mod replay;
 mod resend;
+mod rosters;
 mod service_config;
 mod settings;
 mod shared;

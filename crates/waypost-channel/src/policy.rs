@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     use std::time::Instant;
-    use waypost_balance::{EndpointState, PickRequest};
+    use waypost_balance::{EndpointState, PickRequest, Roster};
     use waypost_model::{Endpoint, Instance, InstanceKey};
 
     fn endpoint(n: u8, zone: &str, now: Instant) -> Arc<EndpointState> {
@@ -245,7 +245,7 @@ mod tests {
             [(1, "a"), (2, "a"), (3, "a"), (4, "b")].map(|(n, zone)| endpoint(n, zone, now)).into();
         let front = Front { zone: Some("a".into()), zone_headroom: Some(4.0), slow_start: Some(window) };
         let rule = front.of(&Policy::round_robin());
-        let before = rule.build(Arc::from([0, 1, 3].map(|at| Arc::clone(&fleet[at]))), None);
+        let before = rule.build(Roster::from_iter([0, 1, 3].map(|at| Arc::clone(&fleet[at]))), None);
         share(&*before, 0, now);
         let now = now + window;
         let picker = rule.build(fleet.into(), Some(&*before));

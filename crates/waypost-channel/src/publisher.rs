@@ -5,12 +5,13 @@ use crate::driver::now;
 use crate::fleet::{Fleet, Outlook};
 use crate::policy::{Front, Policy};
 use crate::pool::Board;
+use crate::rosters::Rosters;
 use crate::table::{Connection, OnDemand, Slot, Table};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use waypost_balance::{EndpointState, Picker};
+use waypost_balance::{EndpointState, Picker, Roster};
 use waypost_model::Endpoint;
 
 /// The driver's end of the table.
@@ -21,11 +22,11 @@ pub(crate) struct Publisher<C> {
     pub(crate) wake: watch::Sender<()>,
     /// Where calls ask for endpoints that are not connected to.
     wanted: mpsc::UnboundedSender<Endpoint>,
-    /// The connections that take calls, in the order of their addresses.
-    roster: Vec<Arc<Connection<C>>>,
-    roster_changed: bool,
+    rosters: Rosters<C>,
     reach_changed: bool,
     not_before: Option<Instant>,
+    /// By which policy a picker for a huge set was last built, and about how long that takes.
+    building: Option<(&'static str, Duration)>,
     /// Tables that a call was just reading when they were replaced: were they left to it, it would have to take them apart.
     past: Vec<Arc<Table<C>>>,
 }
@@ -33,8 +34,10 @@ pub(crate) struct Publisher<C> {
 /// From this size on, tables are made at most once in [`GAP_PER_ENDPOINT`] times the size: 50 ms for 10,000 endpoints.
 const LARGE: usize = 200;
 const GAP_PER_ENDPOINT: Duration = Duration::from_micros(5);
-/// From this size on a picker is built on a thread that may block: a ring of a million points takes a tenth of a second.
+/// From this size on a picker is built on a thread that may block, if that takes longer than [`LONG`]: a ring of a million points takes
+/// a tenth of a second.
 const HUGE: usize = 2_000;
+const LONG: Duration = Duration::from_millis(1);
 
 // === impl Publisher ===
 
@@ -50,10 +53,10 @@ impl<C: Clone> Publisher<C> {
             front,
             wake,
             wanted,
-            roster: Vec::new(),
-            roster_changed: true,
+            rosters: Rosters::new(),
             reach_changed: true,
             not_before: None,
+            building: None,
             past: Vec::new(),
         }
     }
@@ -61,14 +64,7 @@ impl<C: Clone> Publisher<C> {
     /// The connection that takes the calls of this endpoint from now on.
     pub(crate) fn place(&mut self, endpoint: &Endpoint, connection: Option<Arc<Connection<C>>>) {
         self.reach_changed = true;
-        match (self.roster.binary_search_by(|known| known.state.endpoint().cmp(endpoint)), connection) {
-            (Ok(at), Some(connection)) if Arc::ptr_eq(&self.roster[at], &connection) => return,
-            (Ok(at), Some(connection)) => self.roster[at] = connection,
-            (Ok(at), None) => drop(self.roster.remove(at)),
-            (Err(at), Some(connection)) => self.roster.insert(at, connection),
-            (Err(_), None) => return,
-        }
-        self.roster_changed = true;
+        self.rosters.place(endpoint, connection);
     }
 
     /// When the next table may be published, if not now.
@@ -83,13 +79,13 @@ impl<C: Clone> Publisher<C> {
     pub(crate) async fn publish(&mut self, fleet: &mut Fleet, policy: &Policy, anew: bool) {
         let before = self.board.table.load_full();
         let anew = fleet.take_reweighed() || anew;
-        let connections: Arc<[Arc<Connection<C>>]> = if self.roster_changed {
-            self.roster.iter().map(Arc::clone).collect()
-        } else {
-            Arc::clone(&before.connections)
-        };
-        let picker = if anew || self.roster_changed {
-            let ready = connections.iter().map(|connection| Arc::clone(&connection.state)).collect();
+        let roster_changed = self.rosters.has_changed();
+        if roster_changed {
+            self.rosters.turn();
+        }
+        let connections = Arc::clone(&self.rosters.shown().connections);
+        let picker = if anew || roster_changed {
+            let ready = self.rosters.shown().ready.clone();
             let Some(picker) = self.build(policy, ready, &before.picker).await else { return };
             picker
         } else {
@@ -113,15 +109,15 @@ impl<C: Clone> Publisher<C> {
         });
         drop(before);
         // One that says only that somebody is being connected to costs little, and is not to put off the next, which has the connection.
-        if anew || self.roster_changed || (self.reach_changed && table.on_demand.is_some()) {
+        if anew || roster_changed || (self.reach_changed && table.on_demand.is_some()) {
             let size = table.connections.len().max(table.on_demand.as_ref().map_or(0, |all| all.slots.len()));
             let gap = GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX));
             self.not_before = (size >= LARGE).then(|| now() + gap);
         }
-        (self.roster_changed, self.reach_changed) = (false, false);
+        self.reach_changed = false;
         self.past.push(self.board.table.swap(table));
-        self.forget_past();
         fleet.published();
+        self.forget_past();
         // After the store: whoever is woken finds at least this table.
         self.wake.send_replace(());
     }
@@ -129,7 +125,9 @@ impl<C: Clone> Publisher<C> {
     /// Takes apart the tables that no call reads any more. Says whether some are left.
     pub(crate) fn forget_past(&mut self) -> bool {
         self.past.retain(|table| Arc::strong_count(table) > 1);
-        !self.past.is_empty()
+        let kept = !self.past.is_empty();
+        self.rosters.reclaim(kept);
+        kept
     }
 
     /// No endpoint will ever be ready again.
@@ -138,27 +136,38 @@ impl<C: Clone> Publisher<C> {
     }
 
     async fn build(
-        &self,
+        &mut self,
         policy: &Policy,
-        ready: Arc<[Arc<EndpointState>]>,
+        ready: Roster,
         previous: &Arc<dyn Picker>,
     ) -> Option<Arc<dyn Picker>> {
         let rule = self.front.of(policy);
         if ready.len() < HUGE {
             return Some(rule.build(ready, Some(&**previous)));
         }
-        let previous = Arc::clone(previous);
-        // It fails when the runtime ends, and the driver with it.
-        tokio::task::spawn_blocking(move || rule.build(ready, Some(&*previous))).await.ok()
+        let name = rule.name();
+        let takes = self.building.filter(|(known, _)| *known == name).map(|(_, takes)| takes);
+        let begun = Instant::now();
+        let picker = if takes.is_some_and(|takes| takes < LONG) {
+            rule.build(ready, Some(&**previous))
+        } else {
+            let previous = Arc::clone(previous);
+            // It fails when the runtime ends, and the driver with it.
+            tokio::task::spawn_blocking(move || rule.build(ready, Some(&*previous))).await.ok()?
+        };
+        // One that had little to do is no sign that the next has.
+        let takes = begun.elapsed().max(takes.unwrap_or_default() / 2);
+        self.building = Some((name, takes));
+        Some(picker)
     }
 
     async fn on_demand(
-        &self,
+        &mut self,
         policy: &Policy,
         states: Vec<Arc<EndpointState>>,
         before: Option<&OnDemand<C>>,
     ) -> Option<Arc<OnDemand<C>>> {
-        let mut roster = self.roster.iter().peekable();
+        let mut roster = self.rosters.shown().connections.iter().peekable();
         let slots = states.iter().map(|state| {
             while roster.next_if(|connection| connection.state.endpoint() < state.endpoint()).is_some() {}
             let connection = roster.next_if(|connection| Arc::ptr_eq(&connection.state, state));
@@ -169,7 +178,7 @@ impl<C: Clone> Publisher<C> {
             }
         });
         let slots = slots.collect();
-        let nothing = policy.rule().build(Arc::from([]), None);
+        let nothing = policy.rule().build(Roster::default(), None);
         let previous = before.map_or(&nothing, |before| &before.picker);
         let picker = self.build(policy, states.into(), previous).await?;
         let number = before.map_or(0, |before| before.number) + 1;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use waypost_balance::{EndpointState, PickRequest, Picker};
+use waypost_balance::{EndpointState, PickRequest, Picker, Roster};
 use waypost_model::Endpoint;
 
 /// An immutable view of the fleet, replaced as a whole by the driver. Reading it is wait-free.
@@ -21,7 +21,7 @@ pub(crate) struct Table<C = Http2> {
     /// Where the key of a call is that brings none of its own.
     pub(crate) hash_header: Option<HeaderName>,
     /// In the order that the picker was built for.
-    pub(crate) connections: Arc<[Arc<Connection<C>>]>,
+    pub(crate) connections: Arc<Vec<Arc<Connection<C>>>>,
     /// Where connections are made when calls come.
     pub(crate) on_demand: Option<Arc<OnDemand<C>>>,
     pub(crate) outlook: Outlook,
@@ -71,9 +71,9 @@ const SLOWEST: u32 = 32;
 impl<C: Clone> Table<C> {
     pub(crate) fn empty(policy: &Policy, outlook: Outlook) -> Self {
         Self {
-            picker: policy.rule().build(Arc::from([]), None),
+            picker: policy.rule().build(Roster::default(), None),
             hash_header: policy.hash_header().cloned(),
-            connections: Arc::from([]),
+            connections: Arc::default(),
             on_demand: None,
             outlook,
             census: Census::default(),

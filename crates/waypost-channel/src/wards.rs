@@ -129,9 +129,10 @@ impl Wards {
         report(events, fleet);
     }
 
-    /// Does what is due; and, while any endpoint is ejected, weighs whether enough others are left.
+    /// Does what is due; and, while any endpoint is ejected, weighs whether enough others are left when that may have changed.
     pub(crate) fn tick(&mut self, fleet: &mut Fleet, now: Instant) {
-        if self.detector.ejected() > 0 || self.next_wake().is_some_and(|wake| wake <= now) {
+        let weighs = self.detector.ejected() > 0 && fleet.has_changed();
+        if weighs || self.next_wake().is_some_and(|wake| wake <= now) {
             let events = self.detector.tick(now);
             report(events, fleet);
         }

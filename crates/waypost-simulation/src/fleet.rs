@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{
     EndpointState, Gate, LeastRequest, Maglev, Outcome, PeakEwma, PickRequest, Picker, Policy, Random,
-    RingHash, RoundRobin, SlowStart, Started, WeightedRoundRobin, ZoneAware,
+    RingHash, Roster, RoundRobin, SlowStart, Started, WeightedRoundRobin, ZoneAware,
 };
 use waypost_model::{Endpoint, Instance, InstanceKey};
 
@@ -28,7 +28,7 @@ pub struct Sketch {
 pub const OPEN: Sketch = Sketch { gate: Gate::Open, in_flight: 0, tried: false, weight: 100, zone: "" };
 
 /// What a picker is built for.
-pub type Ready = Arc<[Arc<EndpointState>]>;
+pub type Ready = Roster;
 
 /// The endpoints, by port from 1 on, and the calls that are in flight there.
 pub fn fleet(sketches: &[Sketch], now: Instant) -> (Ready, Vec<Started>) {
@@ -110,7 +110,7 @@ pub fn warm(count: usize, now: Instant) -> Ready {
     }
     let ready: Ready = ready.into();
     // A picker that measures, so that what follows is recorded.
-    drop(PeakEwma::default().build(Arc::clone(&ready), None));
+    drop(PeakEwma::default().build(ready.clone(), None));
     for endpoint in &*ready {
         let took = Duration::from_micros(1_000 + dice.roll() % 19_000);
         endpoint.started(now).finished(now + took, Outcome::Ok);

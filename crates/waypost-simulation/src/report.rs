@@ -5,7 +5,6 @@ use crate::{
     subset, unevenness, weighted,
 };
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{
     LeastRequest, Maglev, OutlierSettings, PeakEwma, PickRequest, Policy, Random, RingHash, RoundRobin,
@@ -182,7 +181,7 @@ fn hashing(text: &mut String) -> fmt::Result {
         let fewer: Ready = all.iter().skip(1).cloned().collect();
         let maglev = if count > 655 { Maglev::default().with_table_size(655_373) } else { Maglev::default() };
         let owners = |policy: &dyn Policy, ready: &Ready| -> Vec<u16> {
-            let picker = policy.build(Arc::clone(ready), None);
+            let picker = policy.build(ready.clone(), None);
             let dice = Dice::new(SEEDS[0]);
             let owner = |_| {
                 let request = PickRequest::new(now, &|| 0).with_hash(Some(dice.roll()));

@@ -19,9 +19,9 @@ fn a_pick_allocates_nothing() {
     let (ready, _) = fleet(&sketches, now);
     let tried = [Arc::clone(&ready[0]), Arc::clone(&ready[1])];
     for policy in every_policy() {
-        let building = allocation_counter::measure(|| drop(policy.build(Arc::clone(&ready), None)));
+        let building = allocation_counter::measure(|| drop(policy.build(ready.clone(), None)));
         assert!(building.count_total > 0, "the counter counts");
-        let picker = policy.build(Arc::clone(&ready), None);
+        let picker = policy.build(ready.clone(), None);
         let dice = Dice::new(1);
         let random = || dice.roll();
         let counted = allocation_counter::measure(|| {

@@ -36,8 +36,8 @@ fn when_one_of_ten_leaves_its_hashes_move_and_few_others() {
     let all = open(10, now);
     let nine: Ready = all.iter().filter(|endpoint| endpoint.endpoint().port != 4).cloned().collect();
     for (policy, others_at_most) in both().into_iter().zip([0.0, 0.05]) {
-        let with = policy.build(Arc::clone(&all), None);
-        let without = policy.build(Arc::clone(&nine), Some(&*with));
+        let with = policy.build(all.clone(), None);
+        let without = policy.build(nine.clone(), Some(&*with));
         let (before, after) = (owners(&*with, &all, 1), owners(&*without, &nine, 1));
         let others = moved(&before, &after).filter(|&(before, _)| before != 4).count() as f64 / HASHES as f64;
         println!("{}: {:.4} were its own, {others:.4} of others moved", policy.name(), share(&before, 4));
@@ -53,7 +53,7 @@ fn when_one_of_ten_leaves_its_hashes_move_and_few_others() {
             );
         }
         // And they come back with it.
-        let again = policy.build(Arc::clone(&all), Some(&*without));
+        let again = policy.build(all.clone(), Some(&*without));
         assert_eq!(owners(&*again, &all, 1), before);
     }
 }
@@ -64,8 +64,8 @@ fn when_one_of_a_hundred_leaves_few_hashes_move() {
     let all = open(100, now);
     let fewer: Ready = all.iter().skip(1).cloned().collect();
     for (policy, others_at_most) in both().into_iter().zip([0.0, 0.05]) {
-        let before = owners(&*policy.build(Arc::clone(&all), None), &all, 2);
-        let after = owners(&*policy.build(Arc::clone(&fewer), None), &fewer, 2);
+        let before = owners(&*policy.build(all.clone(), None), &all, 2);
+        let after = owners(&*policy.build(fewer.clone(), None), &fewer, 2);
         let others = moved(&before, &after).filter(|&(before, _)| before != 1).count() as f64 / HASHES as f64;
         println!("{}: {others:.4} of others moved", policy.name());
         assert!(others <= others_at_most, "{}: {others}", policy.name());
@@ -77,7 +77,7 @@ fn an_ejected_endpoint_moves_only_its_own_hashes_and_keeps_them_together() {
     let now = Instant::now();
     let all = weighted(&[100, 100, 100, 200, 0], now);
     for policy in both() {
-        let picker = policy.build(Arc::clone(&all), None);
+        let picker = policy.build(all.clone(), None);
         let before = owners(&*picker, &all, 3);
         assert!(all[0].eject());
         let during = owners(&*picker, &all, 3);
@@ -103,7 +103,7 @@ fn shares_follow_weights() {
     let ring: Arc<dyn Policy> = Arc::new(RingHash::default().with_points(4_096));
     let maglev: Arc<dyn Policy> = Arc::new(Maglev::default());
     for (policy, tolerance) in [(ring, 0.08), (maglev, 0.02)] {
-        let owners = owners(&*policy.build(Arc::clone(&all), None), &all, 4);
+        let owners = owners(&*policy.build(all.clone(), None), &all, 4);
         for (port, weight) in (1..).zip(weights) {
             let due = f64::from(weight) / f64::from(total);
             let share = share(&owners, port);
@@ -118,7 +118,7 @@ fn maglev_is_even_to_a_percent_and_the_ring_to_nine() {
     let all = open(100, now);
     for (policy, deviation) in both().into_iter().zip([0.09, 0.01]) {
         // What the table says rather than a sample of it: hashes spread evenly over all of u64, and over all remainders.
-        let picker = policy.build(Arc::clone(&all), None);
+        let picker = policy.build(all.clone(), None);
         let mut shares = vec![0.0_f64; 100];
         let count = 655_370_u64;
         for n in 0..count {
@@ -138,7 +138,7 @@ fn a_call_without_a_hash_goes_anywhere() {
     let all = open(5, now);
     for policy in both() {
         let given =
-            waypost_simulation::shares(&*policy.build(Arc::clone(&all), None), 5, 10_000, now, &Dice::new(5));
+            waypost_simulation::shares(&*policy.build(all.clone(), None), 5, 10_000, now, &Dice::new(5));
         assert!(given.iter().all(|&calls| calls > 1_400), "{given:?}");
     }
 }
@@ -148,7 +148,7 @@ fn a_second_attempt_goes_to_another_endpoint_and_always_to_the_same() {
     let now = Instant::now();
     let all = open(5, now);
     for policy in both() {
-        let picker = policy.build(Arc::clone(&all), None);
+        let picker = policy.build(all.clone(), None);
         for hash in 0..100 {
             let request = PickRequest::new(now, &|| 0).with_hash(Some(waypost_balance::hash_key(&[hash])));
             let first = picker.pick(&request).unwrap();

@@ -158,7 +158,7 @@ fn h48_when_all_are_ejected_all_are_used() {
         for endpoint in &*ready {
             endpoint.eject();
         }
-        let given = shares(&*policy.build(Arc::clone(&ready), None), 10, 2_000, now, &Dice::new(48));
+        let given = shares(&*policy.build(ready.clone(), None), 10, 2_000, now, &Dice::new(48));
         assert!(given.iter().all(|&calls| calls > 0), "{policy:?}: {given:?}");
     }
 }

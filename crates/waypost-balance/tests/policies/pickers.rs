@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{
-    EndpointState, Gate, LeastRequest, Outcome, PeakEwma, PickRequest, Picker, Policy, Random, RoundRobin,
+    EndpointState, Gate, LeastRequest, Outcome, PeakEwma, PickRequest, Picker, Policy, Random, Roster,
+    RoundRobin,
 };
 use waypost_simulation::{Dice, OPEN, Sketch, every_policy, fleet, open, shares};
 
@@ -44,7 +45,7 @@ proptest! {
         let dice = Dice::new(seed);
         let random = || dice.roll();
         for policy in every_policy() {
-            let picker = policy.build(Arc::clone(&ready), None);
+            let picker = policy.build(ready.clone(), None);
             for _ in 0..8 {
                 let hash = hashed.then(&random);
                 let request = PickRequest::new(now, &random).with_hash(hash).with_exclude(&tried);
@@ -67,8 +68,8 @@ proptest! {
         for policy in every_policy() {
             let mut last: Option<Arc<dyn Picker>> = None;
             for set in &sets {
-                let ready: Arc<[_]> = all.iter().zip(set).filter(|(_, here)| **here).map(|(e, _)| Arc::clone(e)).collect();
-                let picker = policy.build(Arc::clone(&ready), last.as_deref());
+                let ready: Roster = all.iter().zip(set).filter(|(_, here)| **here).map(|(e, _)| Arc::clone(e)).collect();
+                let picker = policy.build(ready.clone(), last.as_deref());
                 for _ in 0..8 {
                     let picked = picker.pick(&PickRequest::new(now, &random));
                     prop_assert_eq!(picked.is_some(), !ready.is_empty());
@@ -115,7 +116,7 @@ proptest! {
             draws.set(left);
             next
         };
-        let picker = LeastRequest::default().build(Arc::clone(&ready), None);
+        let picker = LeastRequest::default().build(ready.clone(), None);
         let picked = picker.pick(&PickRequest::new(now, &random)).unwrap();
         prop_assert!(picked == drawn || picked == other);
         prop_assert_eq!(loads[picked], loads[drawn].min(loads[other]));
@@ -131,12 +132,12 @@ fn of_more_choices_the_least_loaded_is_taken_and_equals_share() {
     let loads = [3, 1, 4, 1, 5, 9, 2, 6, 0, 5];
     let (ready, _calls) = fleet(&loads.map(|in_flight| Sketch { in_flight, ..OPEN }), now);
     for choices in [10, 99] {
-        let picker = LeastRequest::default().with_choices(choices).build(Arc::clone(&ready), None);
+        let picker = LeastRequest::default().with_choices(choices).build(ready.clone(), None);
         for _ in 0..100 {
             assert_eq!(picker.pick(&PickRequest::new(now, &random)), Some(8));
         }
     }
-    let picker = LeastRequest::default().with_choices(4).build(Arc::clone(&ready), None);
+    let picker = LeastRequest::default().with_choices(4).build(ready.clone(), None);
     let given = shares(&*picker, 10, 100_000, now, &dice);
     let due = |better: f64| (0..4).fold(1.0, |due, n| due * (better - f64::from(n)) / (10.0 - f64::from(n)));
     for (load, index) in [(9, 5), (6, 7)] {
@@ -158,7 +159,7 @@ fn of_more_choices_the_least_loaded_is_taken_and_equals_share() {
 fn the_turn_is_kept_when_the_set_changes() {
     let now = Instant::now();
     let ready = open(4, now);
-    let first = RoundRobin::default().build(Arc::clone(&ready), None);
+    let first = RoundRobin::default().build(ready.clone(), None);
     let request = PickRequest::new(now, &|| 0);
     assert_eq!((first.pick(&request), first.pick(&request)), (Some(0), Some(1)));
     let second = RoundRobin::default().build(ready, Some(&*first));
@@ -169,7 +170,7 @@ fn the_turn_is_kept_when_the_set_changes() {
 fn a_second_attempt_takes_no_turn() {
     let now = Instant::now();
     let ready = open(2, now);
-    let picker = RoundRobin::default().build(Arc::clone(&ready), None);
+    let picker = RoundRobin::default().build(ready.clone(), None);
     let mut first_attempts = [0; 2];
     for _ in 0..10 {
         let request = PickRequest::new(now, &|| 1 << 40);
@@ -201,7 +202,7 @@ fn an_endpoint_that_closes_is_not_picked_from_a_picker_that_still_has_it() {
     let now = Instant::now();
     let ready = open(2, now);
     for policy in every_policy() {
-        let picker = policy.build(Arc::clone(&ready), None);
+        let picker = policy.build(ready.clone(), None);
         ready[0].close();
         for random in [0, 1 << 63, u64::MAX] {
             assert_eq!(picker.pick(&PickRequest::new(now, &|| random)), Some(1), "{policy:?}");
@@ -236,7 +237,7 @@ fn random_spreads_the_calls_of_an_ejected_endpoint_over_all_others() {
 fn peak_ewma_takes_the_one_that_will_answer_sooner() {
     let now = Instant::now();
     let ready = open(2, now);
-    let picker = PeakEwma::default().build(Arc::clone(&ready), None);
+    let picker = PeakEwma::default().build(ready.clone(), None);
     let pick = |now| picker.pick(&PickRequest::new(now, &|| 0)).unwrap();
     let ms = std::time::Duration::from_millis;
     assert_eq!(ready[0].latency(now), None);
@@ -288,7 +289,7 @@ fn picks_and_calls_from_many_threads_are_all_counted() {
     for policy in every_policy() {
         let ready =
             fleet(&[Sketch { zone: "a", ..OPEN }, Sketch { zone: "b", weight: 7, ..OPEN }, OPEN], now).0;
-        let picker = policy.build(Arc::clone(&ready), None);
+        let picker = policy.build(ready.clone(), None);
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 let (ready, picker) = (&ready, &picker);

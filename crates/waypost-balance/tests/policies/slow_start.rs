@@ -1,6 +1,5 @@
 //! Slow start: the share of an endpoint that has come, or come back, grows.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waypost_balance::{LeastRequest, Picker, Policy, RoundRobin, SlowStart};
 use waypost_simulation::{Dice, Ready, open, shares};
@@ -23,10 +22,10 @@ fn an_endpoint_that_joins_gets_its_share_by_and_by() {
     for policy in
         [&SlowStart::new(RoundRobin::default()) as &dyn Policy, &SlowStart::new(LeastRequest::default())]
     {
-        let alone = policy.build(Arc::clone(&nine), None);
+        let alone = policy.build(nine.clone(), None);
         shares(&*alone, 9, 100, start, &Dice::new(2));
         let joined = start + 60 * SECOND;
-        let picker = policy.build(Arc::clone(&all), Some(&*alone));
+        let picker = policy.build(all.clone(), Some(&*alone));
         let mut last = 0.0;
         for (seconds, due) in [(0, 0.11), (3, 0.11), (6, 0.22), (15, 0.53), (24, 0.82), (30, 1.0), (90, 1.0)]
         {
@@ -36,8 +35,8 @@ fn an_endpoint_that_joins_gets_its_share_by_and_by() {
             last = share;
         }
         // One that has reconnected starts anew: it was away from one set at least.
-        let away = policy.build(Arc::clone(&nine), Some(&*picker));
-        let back = policy.build(Arc::clone(&all), Some(&*away));
+        let away = policy.build(nine.clone(), Some(&*picker));
+        let back = policy.build(all.clone(), Some(&*away));
         let share = last_share(&*back, &all, joined + 200 * SECOND);
         assert!(share < 0.2, "{share}");
     }
@@ -47,7 +46,7 @@ fn an_endpoint_that_joins_gets_its_share_by_and_by() {
 fn an_endpoint_that_is_readmitted_starts_slowly() {
     let start = Instant::now();
     let all = open(10, start);
-    let picker = SlowStart::new(RoundRobin::default()).build(Arc::clone(&all), None);
+    let picker = SlowStart::new(RoundRobin::default()).build(all.clone(), None);
     shares(&*picker, 10, 100, start, &Dice::new(3));
     let later = start + 60 * SECOND;
     assert!((last_share(&*picker, &all, later) - 1.0).abs() < 0.05);
@@ -66,7 +65,7 @@ fn a_fleet_that_is_all_new_is_used_evenly() {
         for policy in
             [&SlowStart::new(RoundRobin::default()) as &dyn Policy, &SlowStart::new(LeastRequest::default())]
         {
-            let picker = policy.build(Arc::clone(&ready), None);
+            let picker = policy.build(ready.clone(), None);
             let given = shares(&*picker, count, 10_000, now, &Dice::new(4));
             let even = 10_000 / count;
             assert!(given.iter().all(|&calls| calls.abs_diff(even) <= even / 5), "{given:?}");

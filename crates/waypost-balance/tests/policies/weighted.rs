@@ -35,12 +35,12 @@ proptest! {
         let now = Instant::now();
         let ready = open(5, now);
         let policy = WeightedRoundRobin::default();
-        let mut picker = policy.build(Arc::clone(&ready), None);
+        let mut picker = policy.build(ready.clone(), None);
         let (mut due, mut given, mut rounds) = ([0.0; 5], [0.0; 5], 0.0);
         for (which, weight, calls) in changes {
             let instance = (*ready[which].instance()).clone().with_weight(weight);
             ready[which].set_instance(ready[which].key(), Arc::new(instance));
-            picker = policy.build(Arc::clone(&ready), Some(&*picker));
+            picker = policy.build(ready.clone(), Some(&*picker));
             rounds += 1.0;
             let mut weights: Vec<_> = ready.iter().map(|endpoint| endpoint.instance().weight).collect();
             if weights.iter().all(|&weight| weight == 0) {
@@ -79,7 +79,7 @@ fn the_share_of_an_ejected_endpoint_goes_to_the_others_by_weight() {
 fn weight_zero_is_the_last_resort() {
     let now = Instant::now();
     let ready = weighted(&[0, 100, 0], now);
-    let picker = WeightedRoundRobin::default().build(Arc::clone(&ready), None);
+    let picker = WeightedRoundRobin::default().build(ready.clone(), None);
     assert_eq!(shares(&*picker, 3, 100, now, &Dice::new(4)), [0, 100, 0]);
     ready[1].close();
     let given = shares(&*picker, 3, 1_000, now, &Dice::new(5));
@@ -91,7 +91,7 @@ fn the_turn_is_kept_when_the_set_changes() {
     let now = Instant::now();
     let ready = weighted(&[100; 4], now);
     let policy = WeightedRoundRobin::default();
-    let first = policy.build(Arc::clone(&ready), None);
+    let first = policy.build(ready.clone(), None);
     let request = PickRequest::new(now, &|| 0);
     assert_eq!((first.pick(&request), first.pick(&request)), (Some(0), Some(1)));
     let second = policy.build(ready, Some(&*first));

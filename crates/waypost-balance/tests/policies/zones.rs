@@ -1,6 +1,5 @@
 //! Zone-awareness: the own zone while it can, the others by what they can spare.
 
-use std::sync::Arc;
 use std::time::Instant;
 use waypost_balance::{PickRequest, Policy, Random, RingHash, RoundRobin, ZoneAware};
 use waypost_simulation::{Dice, OPEN, Ready, Sketch, fleet, shares};
@@ -13,7 +12,7 @@ fn zoned(zones: &[(&'static str, usize)], now: Instant) -> Ready {
 
 /// The share of the calls that each zone gets.
 fn by_zone(policy: &dyn Policy, ready: &Ready, zones: &[&str], now: Instant) -> Vec<f64> {
-    let picker = policy.build(Arc::clone(ready), None);
+    let picker = policy.build(ready.clone(), None);
     let given = shares(&*picker, ready.len(), 60_000, now, &Dice::new(9));
     let calls = |name: &&str| {
         let here = ready.iter().zip(&given).filter(|(e, _)| e.instance().zone.as_deref() == Some(*name));
@@ -66,7 +65,7 @@ fn ejected_endpoints_are_no_capacity() {
 fn a_picker_notices_what_is_ejected_after_it_was_built() {
     let now = Instant::now();
     let ready = zoned(&[("a", 2), ("b", 4)], now);
-    let picker = ZoneAware::new(Random, "a").build(Arc::clone(&ready), None);
+    let picker = ZoneAware::new(Random, "a").build(ready.clone(), None);
     let dice = Dice::new(1);
     shares(&*picker, 6, 64, now, &dice);
     ready[0].eject();
@@ -90,7 +89,7 @@ fn a_client_in_a_zone_without_endpoints_uses_all_others_by_capacity() {
 fn a_second_attempt_leaves_the_zone_rather_than_try_the_same_again() {
     let now = Instant::now();
     let ready = zoned(&[("a", 1), ("b", 1)], now);
-    let picker = ZoneAware::new(RoundRobin::default(), "a").build(Arc::clone(&ready), None);
+    let picker = ZoneAware::new(RoundRobin::default(), "a").build(ready.clone(), None);
     let request = PickRequest::new(now, &|| 0);
     assert_eq!(picker.pick(&request), Some(0));
     assert_eq!(picker.pick(&request.with_exclude(&ready[..1])), Some(1));
@@ -101,7 +100,7 @@ fn a_second_attempt_leaves_the_zone_rather_than_try_the_same_again() {
 fn the_same_hash_stays_together_across_zones() {
     let now = Instant::now();
     let ready = zoned(&[("a", 1), ("b", 4), ("c", 4)], now);
-    let picker = ZoneAware::new(RingHash::default(), "a").build(Arc::clone(&ready), None);
+    let picker = ZoneAware::new(RingHash::default(), "a").build(ready.clone(), None);
     let dice = Dice::new(11);
     let rolls = || dice.roll();
     let mut endpoints = std::collections::HashSet::new();

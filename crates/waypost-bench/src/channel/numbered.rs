@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use waypost_balance::{EndpointState, PickRequest, Picker, Policy};
+use waypost_balance::{PickRequest, Picker, Policy, Roster};
 
 /// A policy that tells by which of its pickers, counted from 1, the last pick was made. For one picking thread.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Policy for Numbered {
         self.policy.name()
     }
 
-    fn build(&self, ready: Arc<[Arc<EndpointState>]>, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
         let previous =
             previous.and_then(|previous| (previous as &dyn std::any::Any).downcast_ref::<NumberedPicker>());
         let picker = self.policy.build(ready, previous.map(|previous| &*previous.picker));

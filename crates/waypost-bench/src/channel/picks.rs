@@ -43,7 +43,7 @@ pub(crate) fn run() {
             let mut rounds = [const { Vec::new() }; 4];
             for round in 0..ROUNDS {
                 for ((policy, _), times) in policies.iter().zip(&mut rounds) {
-                    let picker = policy.build(Arc::clone(&fleet), None);
+                    let picker = policy.build(fleet.clone(), None);
                     times.push(nanos_of_a_pick(&*picker, threads, round));
                 }
             }
@@ -109,7 +109,7 @@ fn beside_tower(size: usize, fleet: &Fleet) {
 }
 
 fn nanos_of_a_call(policy: &dyn Policy, fleet: &Fleet, round: u64, clock: impl Fn() -> Instant) -> f64 {
-    let picker = policy.build(Arc::clone(fleet), None);
+    let picker = policy.build(fleet.clone(), None);
     let dice = Dice::new(round);
     let random = || dice.roll();
     let before = thread_cpu();

@@ -86,6 +86,11 @@ impl Fleet {
     pub(super) fn choose(&mut self, now: Instant) {
         let Some(order) = &self.order else { return };
         let size = order.subset().size().get();
+        // Those that are [sound](Link::is_sound), where all are within: while they are too few, as in a fleet that is down, nothing changes.
+        let all = self.census.count(LinkPhase::Ready) + self.census.undecided() + self.census.untried();
+        if self.within.len() == self.links.len() && all < size {
+            return;
+        }
         let mut sound = 0;
         let mut last = None;
         let mut new = Vec::new();
@@ -95,13 +100,13 @@ impl Fleet {
             }
             let Some(link) = self.links.get(&place.1) else { continue };
             sound += usize::from(link.is_sound());
-            last = Some(place.clone());
+            last = Some(place);
             if !link.within {
                 new.push(place.1.clone());
             }
         }
         let beyond: Vec<_> = match (order.start(), last) {
-            (Some(start), Some(last)) => beyond(&self.within, start, &last).cloned().collect(),
+            (Some(start), Some(last)) => beyond(&self.within, start, last).cloned().collect(),
             _ => Vec::new(),
         };
         for endpoint in new {
