@@ -61,6 +61,8 @@ pub struct OutlierDetector {
     members: Vec<Member>,
     /// Of those, the ones that are ejected.
     ejected: usize,
+    /// No ejection ends before this. It is worked out anew when it has come.
+    next_end: Option<Instant>,
     next_sweep: Instant,
     panic: bool,
     /// For rules that are enforced at times only.
@@ -121,7 +123,7 @@ impl OutlierDetector {
     pub fn new(settings: OutlierSettings, seed: u64, now: Instant) -> Self {
         let next_sweep = now + settings.interval();
         let dice = Rng::with_seed(seed);
-        Self { settings, members: Vec::new(), ejected: 0, next_sweep, panic: false, dice }
+        Self { settings, members: Vec::new(), ejected: 0, next_end: None, next_sweep, panic: false, dice }
     }
 
     /// The endpoints that there are now: all of the fleet, with a connection or without, so that one which reconnects
@@ -195,6 +197,7 @@ impl OutlierDetector {
     pub fn examine(&mut self, endpoint: &Arc<EndpointState>, now: Instant) -> Vec<OutlierEvent> {
         let mut events = Vec::new();
         if self.settings.suspects(endpoint)
+            && !self.is_at_cap()
             && let Some(at) = self.members.iter().position(|member| Arc::ptr_eq(&member.state, endpoint))
         {
             self.eject_for_failures_in_a_row(at, now, &mut events);
@@ -224,7 +227,7 @@ impl OutlierDetector {
     pub fn next_wake(&self) -> Instant {
         match self.ejected {
             0 => self.next_sweep,
-            _ => self.members.iter().filter_map(Member::ejected_until).fold(self.next_sweep, Instant::min),
+            _ => self.next_end.map_or(self.next_sweep, |end| end.min(self.next_sweep)),
         }
     }
 
@@ -287,14 +290,12 @@ impl OutlierDetector {
 
     /// Ejects, unless it is ejected already or the cap is reached.
     fn eject(&mut self, at: usize, cause: EjectionCause, now: Instant, events: &mut Vec<OutlierEvent>) {
-        let (ejected, total) = (self.ejected, self.members.len());
-        let most = usize::from(self.settings.max_ejection_percent);
-        // Below the cap before rather than after: one may always be ejected, unless the cap is 0.
-        if self.members[at].ejected_until().is_some() || ejected * 100 >= total * most {
+        if self.members[at].ejected_until().is_some() || self.is_at_cap() {
             return;
         }
         let member = &mut self.members[at];
         let duration = member.eject(&self.settings, now);
+        self.next_end = self.next_end.into_iter().chain(member.ejected_until()).min();
         self.ejected += 1;
         if !self.panic {
             member.state.eject();
@@ -302,8 +303,13 @@ impl OutlierDetector {
         events.push(OutlierEvent::Ejected { endpoint: Arc::clone(&member.state), cause, duration });
     }
 
+    /// Below the cap before rather than after: one may always be ejected, unless the cap is 0.
+    fn is_at_cap(&self) -> bool {
+        self.ejected * 100 >= self.members.len() * usize::from(self.settings.max_ejection_percent)
+    }
+
     fn readmit_due(&mut self, now: Instant, events: &mut Vec<OutlierEvent>) {
-        if self.ejected == 0 {
+        if self.ejected == 0 || self.next_end.is_none_or(|end| end > now) {
             return;
         }
         let due = |member: &Member| member.ejected_until().is_some_and(|until| until <= now);
@@ -311,6 +317,7 @@ impl OutlierDetector {
             readmit(member, events);
             self.ejected -= 1;
         }
+        self.next_end = self.members.iter().filter_map(Member::ejected_until).min();
     }
 
     /// Suspends the ejections if too few endpoints are left, and resumes them if there are enough.
