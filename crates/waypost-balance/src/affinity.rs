@@ -22,17 +22,18 @@ pub fn hash_key(key: &[u8]) -> u64 {
 /// picker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Members {
-    pub(crate) addresses: Box<[String]>,
+    pub(crate) addresses: Box<[Arc<str>]>,
     pub(crate) weights: Weights,
-    hashes: Box<[u64]>,
+    /// Of the addresses.
+    pub(crate) hashes: Box<[u64]>,
 }
 
 // === impl Members ===
 
 impl Members {
     pub(crate) fn of(ready: &[Arc<EndpointState>]) -> Self {
-        let addresses: Box<[String]> = ready.iter().map(|endpoint| endpoint.endpoint().authority()).collect();
-        let hashes = addresses.iter().map(|address| hash_key(address.as_bytes())).collect();
+        let addresses = ready.iter().map(|endpoint| Arc::clone(endpoint.authority())).collect();
+        let hashes = ready.iter().map(|endpoint| endpoint.authority_hash()).collect();
         Self { addresses, weights: Weights::of(ready), hashes }
     }
 

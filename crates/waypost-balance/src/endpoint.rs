@@ -1,5 +1,6 @@
 //! One endpoint as pickers and calls see it: what it is, whether it takes calls, and what it carries.
 
+use crate::affinity::hash_key;
 use crate::latency::{Fallen, Gauge, Latency, Sample, Tick};
 use crate::padded::CachePadded;
 use arc_swap::ArcSwap;
@@ -16,6 +17,9 @@ use waypost_model::{Endpoint, Instance, InstanceKey};
 /// An instance that moves to another address gets a new one. A new state is [closed](Gate::Closed).
 pub struct EndpointState {
     endpoint: Endpoint,
+    /// The address as text, and its hash: hashing policies ask every endpoint for both with each change of the set.
+    authority: Arc<str>,
+    authority_hash: u64,
     registered: ArcSwap<(InstanceKey, Arc<Instance>)>,
     /// When its slow start began, in nanoseconds from `since`; [`UNSET`] until its first call after it came or came back.
     warming: AtomicU64,
@@ -103,7 +107,10 @@ impl EndpointState {
         let registered = ArcSwap::from_pointee((key, instance));
         let warming = AtomicU64::new(UNSET);
         let load = CachePadded::new(load);
-        Self { endpoint, registered, warming, failures: AtomicU64::new(0), annex: OnceLock::new(), load }
+        let authority: Arc<str> = endpoint.authority().into();
+        let authority_hash = hash_key(authority.as_bytes());
+        let (failures, annex) = (AtomicU64::new(0), OnceLock::new());
+        Self { endpoint, authority, authority_hash, registered, warming, failures, annex, load }
     }
 
     /// Which instance this is.
@@ -114,6 +121,19 @@ impl EndpointState {
     /// The address that calls go to. It never changes.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    pub(crate) fn authority(&self) -> &Arc<str> {
+        &self.authority
+    }
+
+    pub(crate) fn authority_hash(&self) -> u64 {
+        self.authority_hash
+    }
+
+    /// That of the instance as last registered.
+    pub(crate) fn weight(&self) -> u32 {
+        self.registered.load().1.weight
     }
 
     /// What a user of this crate keeps with each endpoint for as long as that is known, as counters of its own: made by the first

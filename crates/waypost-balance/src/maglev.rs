@@ -1,6 +1,6 @@
 //! `maglev`: calls with the same hash stay together, by a table.
 
-use crate::affinity::{Members, hash_key, mix};
+use crate::affinity::{Members, mix};
 use crate::choose::is_fresh;
 use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
@@ -102,10 +102,10 @@ struct Preference {
 impl Table {
     fn new(members: Members, size: usize) -> Self {
         let mut preferences: Vec<Preference> = (0_u32..)
-            .zip(&members.addresses)
+            .zip(&members.hashes)
             .zip(members.weights.as_slice())
             .filter(|&(_, &weight)| weight > 0)
-            .map(|((member, address), &weight)| Preference::new(member, address, weight, size))
+            .map(|((member, &hash), &weight)| Preference::new(member, hash, weight, size))
             .collect();
         // By address rather than by place, so that the same set makes the same table on every client, in whatever
         // order it comes.
@@ -149,9 +149,9 @@ fn fill(preferences: &mut [Preference], size: usize) -> Vec<u32> {
 // === impl Preference ===
 
 impl Preference {
+    /// `hash` is that of the address.
     #[expect(clippy::cast_possible_truncation, reason = "the remainders are below the table's size, a usize")]
-    fn new(member: u32, address: &str, weight: u32, size: usize) -> Self {
-        let hash = hash_key(address.as_bytes());
+    fn new(member: u32, hash: u64, weight: u32, size: usize) -> Self {
         let next = (hash % size as u64) as usize;
         // Any number but 0, so that, the size being a prime, every slot has its turn.
         let skip = (mix(hash, 1) % (size as u64 - 1)) as usize + 1;
@@ -199,6 +199,7 @@ impl Picker for MaglevPicker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash_key;
     use proptest::prelude::*;
 
     /// Round by round, as the paper has it and as tables were filled once: no table that is in use anywhere is to change.
@@ -220,7 +221,7 @@ mod tests {
 
     fn preferences(weights: &[u32], size: usize) -> Vec<Preference> {
         let weights = (0..).zip(weights).filter(|(_, weight)| **weight > 0);
-        weights.map(|(n, &weight)| Preference::new(n, &format!("10.0.0.{n}:1"), weight, size)).collect()
+        weights.map(|(n, &weight)| Preference::new(n, hash_key(&n.to_be_bytes()), weight, size)).collect()
     }
 
     proptest! {

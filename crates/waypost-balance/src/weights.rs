@@ -13,7 +13,7 @@ impl Weights {
     /// The weights that the endpoints are registered with. Weight 0 means no share of the load; where all are 0,
     /// there is nothing to share by, and all are equal.
     pub(crate) fn of(ready: &[Arc<EndpointState>]) -> Self {
-        let mut weights: Box<[u32]> = ready.iter().map(|endpoint| endpoint.instance().weight).collect();
+        let mut weights: Box<[u32]> = ready.iter().map(|endpoint| endpoint.weight()).collect();
         if weights.iter().all(|&weight| weight == 0) {
             weights.fill(1);
         }
