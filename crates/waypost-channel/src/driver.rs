@@ -84,6 +84,8 @@ impl<D: Dial> Driver<D> {
                     let policy = self.tuned.borrow().policy().clone();
                     self.publisher.publish(&mut self.fleet, &policy, anew).await;
                     (changed, anew) = (false, false);
+                    // Gates have opened.
+                    self.wards.weigh(&mut self.fleet, now());
                 }
             }
             if later.is_none() && !Arc::ptr_eq(&snapshot, &self.board.applied.load()) {

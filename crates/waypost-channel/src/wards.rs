@@ -129,10 +129,19 @@ impl Wards {
         report(events, fleet);
     }
 
-    /// Does what is due; and, while any endpoint is ejected, weighs whether enough others are left when that may have changed.
+    /// Does what is due; and, when the fleet has changed, [weighs](Self::weigh).
     pub(crate) fn tick(&mut self, fleet: &mut Fleet, now: Instant) {
-        let weighs = self.detector.ejected() > 0 && fleet.has_changed();
-        if weighs || self.next_wake().is_some_and(|wake| wake <= now) {
+        if self.next_wake().is_some_and(|wake| wake <= now) {
+            let events = self.detector.tick(now);
+            report(events, fleet);
+        } else if fleet.has_changed() {
+            self.weigh(fleet, now);
+        }
+    }
+
+    /// While any endpoint is ejected: whether enough others are left that take calls.
+    pub(crate) fn weigh(&mut self, fleet: &mut Fleet, now: Instant) {
+        if self.detector.ejected() > 0 {
             let events = self.detector.tick(now);
             report(events, fleet);
         }

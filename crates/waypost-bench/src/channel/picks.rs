@@ -6,7 +6,7 @@
 use crate::clock::{thread_cpu, thread_cpu_since};
 use std::future::{Ready, ready};
 use std::hint::black_box;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tower::Service;
