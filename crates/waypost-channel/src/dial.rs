@@ -155,3 +155,33 @@ impl Dial for Unconnected {
         Box::pin(async { Ok(Dialed::unconnected(())) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use waypost_model::{Instance, InstanceKey};
+
+    #[tokio::test]
+    async fn a_connection_is_lost_once_and_over_when_nobody_has_it() {
+        let endpoint = Endpoint::new("127.0.0.1", 1).unwrap();
+        let instance = Arc::new(Instance::new("s".parse().unwrap(), endpoint.clone()));
+        let key = InstanceKey::of(&instance, 0);
+        let state = Arc::new(EndpointState::new(key, endpoint, instance, Instant::now()));
+        state.open();
+        let (hold, over) = Hold::new(Arc::clone(&state));
+        let abort = Abort { request: CancellationToken::new(), hold: Arc::clone(&hold) };
+        abort.lost();
+        abort.clone().lost();
+        // The end of its task, of which alone the pool hears.
+        hold.lost();
+        assert!(!state.admits());
+        state.settle_loss();
+        state.open();
+        assert!(state.admits());
+        drop(hold);
+        assert!(!over.is_cancelled());
+        drop(abort);
+        over.cancelled().await;
+    }
+}
