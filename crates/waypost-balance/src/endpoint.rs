@@ -172,6 +172,11 @@ impl EndpointState {
         }
     }
 
+    /// `true` while it is set aside, whether or not it has a connection.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.load.gate.load(Ordering::Acquire) & EJECTED != 0
+    }
+
     /// `true` when the gate is [open](Gate::Open).
     pub fn admits(&self) -> bool {
         self.load.gate.load(Ordering::Acquire) == 0

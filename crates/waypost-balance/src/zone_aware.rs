@@ -3,7 +3,7 @@
 use crate::affinity::mix;
 use crate::choose::{Rank, rank};
 use crate::weights::Weights;
-use crate::{EndpointState, Gate, PickRequest, Picker, Policy, Roster};
+use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ impl<P: Policy> Policy for ZoneAware<P> {
         let picks = AtomicU32::new(1);
         let picker = ZoneAwarePicker { zones, own, headroom: self.headroom, picks, period };
         // Here, for the first pick is not to wait for it; and newcomers count, though their gates are yet to open.
-        picker.survey(|endpoint| endpoint.gate() != Gate::Ejected);
+        picker.survey(|endpoint| !endpoint.is_ejected());
         Arc::new(picker)
     }
 }

@@ -108,8 +108,8 @@ impl Abort {
     }
 
     /// The connection takes no more calls: no pick is to find it from now on. For whoever learns that first, before anybody is told:
-    /// otherwise it is when [`Dialed`]'s future is done. The second time it does nothing, nor does it for what is
-    /// [unconnected](Dialed::unconnected).
+    /// otherwise it is when [`Dialed`]'s future is done. The second time it does nothing. Not for what is
+    /// [unconnected](Dialed::unconnected), which has no end.
     pub fn lost(&self) {
         self.hold.lost();
     }

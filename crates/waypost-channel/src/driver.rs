@@ -83,9 +83,13 @@ impl<D: Dial> Driver<D> {
                 if later.is_none() {
                     let policy = self.tuned.borrow().policy().clone();
                     self.publisher.publish(&mut self.fleet, &policy, anew).await;
-                    (changed, anew) = (false, false);
+                    anew = false;
                     // Gates have opened.
                     self.wards.weigh(&mut self.fleet, now());
+                    changed = self.fleet.has_changed();
+                    if changed {
+                        continue;
+                    }
                 }
             }
             if later.is_none() && !Arc::ptr_eq(&snapshot, &self.board.applied.load()) {

@@ -17,7 +17,7 @@ pub(crate) use reach::Reach;
 pub(crate) use report::{Census, EndpointReport, LinkPhase, Outlook};
 
 use crate::backoff::Backoff;
-use link::{Link, Phase, Usage};
+use link::{Link, Phase};
 use members::Member;
 use order::Order;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +64,7 @@ pub(crate) struct Fleet {
     next_connection: u64,
     census: Census,
     actions: Vec<Action>,
-    /// Links that have become ready, or are no longer, since that was last asked.
+    /// Links whose phase has changed, or of which calls may want another than before, since that was last asked.
     stirred: BTreeSet<Endpoint>,
     changed: bool,
     /// An endpoint's registration has changed, in what a policy may go by, while the endpoint stayed.
@@ -158,11 +158,7 @@ impl Fleet {
     /// The connection is ready for calls.
     pub(crate) fn connected(&mut self, endpoint: &Endpoint, id: ConnectionId, now: Instant) {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
-        let since = link.connected_since().unwrap_or_else(|| {
-            // Idle from now on: not since the link was last looked at, which may be long ago.
-            link.usage = Usage::from(&link.state, now);
-            now
-        });
+        let since = link.begun(now);
         let owners: Vec<InstanceKey> = link.owners.iter().cloned().collect();
         self.shift(endpoint, Phase::Ready { since });
         self.open_soon(endpoint);
@@ -180,7 +176,7 @@ impl Fleet {
         let Some(link) = self.links.get_mut(endpoint).filter(|link| link.id == id) else { return };
         link.state.settle_loss();
         link.error = Some(cause);
-        let since = link.connected_since().unwrap_or(now);
+        let since = link.begun(now);
         let told = if let Phase::Unfit { told, .. } = link.phase { told } else { now };
         self.shift(endpoint, Phase::Unfit { since, told });
         self.settle(now);
@@ -268,6 +264,10 @@ impl Fleet {
             return;
         };
         link.ejections.count += u64::from(cause.is_some());
+        // Calls that were refused another endpoint for want of room may ask for one again: there is some.
+        if cause.is_some() && self.settings.reach.is_lazy() {
+            self.stirred.insert(endpoint.clone());
+        }
         link.ejections.cause = cause;
         self.census.update(endpoint, link.phase, link);
     }
@@ -312,7 +312,8 @@ impl Fleet {
         std::mem::take(&mut self.reweighed)
     }
 
-    /// Endpoints whose [`ready_at`](Self::ready_at) may have changed since the last time this was asked.
+    /// Endpoints whose [`ready_at`](Self::ready_at), or whose being [reachable](Self::reachable), may have changed since the last time
+    /// this was asked.
     pub(crate) fn take_stirred(&mut self) -> BTreeSet<Endpoint> {
         std::mem::take(&mut self.stirred)
     }

@@ -152,11 +152,10 @@ impl<D: Dial> Pool<D> {
         }
     }
 
-    /// An endpoint if there is one at this instant; otherwise one was asked for.
+    /// An endpoint if there is one at this instant; otherwise what was asked for.
     pub(crate) fn lease_now(&self, wish: &Wish<'_>) -> Result<Lease<D::Connection>, Asked> {
         self.start();
-        let table = self.inner.board.table.load();
-        table.pick(now(), wish, true).ok_or_else(|| table.asked())
+        self.inner.board.table.load().pick(now(), wish, true)
     }
 
     /// What [`lease`](Self::lease) does when there is none at once.
@@ -176,9 +175,14 @@ impl<D: Dial> Pool<D> {
             drop(applied);
             let (lease, outlook) = {
                 let table = self.inner.board.table.load();
-                let found = table.pick(now(), &wish, false);
-                let mut another = || table.asks_again(&mut asked).then(|| table.pick(now(), &wish, true));
-                (found.or_else(|| another().flatten()), table.outlook)
+                let mut lease = table.pick(now(), &wish, false).ok();
+                if lease.is_none() && table.asks_again(asked) {
+                    match table.pick(now(), &wish, true) {
+                        Ok(found) => lease = Some(found),
+                        Err(again) => asked = again,
+                    }
+                }
+                (lease, table.outlook)
             };
             if let Some(lease) = lease {
                 return Ok(lease);
@@ -207,17 +211,13 @@ impl<D: Dial> Pool<D> {
         self.start();
         let unread_until = Instant::now().checked_add(self.inner.discovery_timeout);
         let mut wake = self.inner.wake.clone();
-        let mut asked = None;
+        let mut asked = Asked::NOTHING;
         loop {
             wake.mark_unchanged();
             let (outlook, ready) = {
                 let table = self.inner.board.table.load();
-                let asks = match &mut asked {
-                    Some(asked) => table.asks_again(asked),
-                    none => none.replace(table.asked()).is_none(),
-                };
-                if asks {
-                    table.ask(now());
+                if table.asks_again(asked) {
+                    asked = table.ask(now());
                 }
                 (table.outlook, table.connections.iter().any(|connection| connection.state.admits()))
             };

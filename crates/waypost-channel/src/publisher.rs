@@ -23,9 +23,11 @@ pub(crate) struct Publisher<C> {
     /// Where calls ask for endpoints that are not connected to.
     wanted: mpsc::UnboundedSender<Endpoint>,
     rosters: Rosters<C>,
+    /// The roster has turned, and no picker has been built for it.
+    stale: bool,
     reach_changed: bool,
     not_before: Option<Instant>,
-    /// By which policy a picker for a huge set was last built, and about how long that takes.
+    /// By which policy a picker for a huge set was last built, and how long that has taken at most.
     building: Option<(&'static str, Duration)>,
     /// Tables that a call was just reading when they were replaced: were they left to it, it would have to take them apart.
     past: Vec<Arc<Table<C>>>,
@@ -54,6 +56,7 @@ impl<C: Clone> Publisher<C> {
             wake,
             wanted,
             rosters: Rosters::new(),
+            stale: false,
             reach_changed: true,
             not_before: None,
             building: None,
@@ -79,22 +82,34 @@ impl<C: Clone> Publisher<C> {
     pub(crate) async fn publish(&mut self, fleet: &mut Fleet, policy: &Policy, anew: bool) {
         let before = self.board.table.load_full();
         let anew = fleet.take_reweighed() || anew;
-        let roster_changed = self.rosters.has_changed();
-        if roster_changed {
+        if anew {
+            // It may be another policy, or the same with more to do.
+            self.building = None;
+        }
+        if self.rosters.has_changed() {
+            self.stale = true;
             self.rosters.turn();
         }
-        let connections = Arc::clone(&self.rosters.shown().connections);
-        let picker = if anew || roster_changed {
-            let ready = self.rosters.shown().ready.clone();
+        let rebuilt = anew || self.stale;
+        // Both or none: a place in one is a place in the other.
+        let (connections, picker) = if rebuilt {
+            let (connections, ready) = {
+                let shown = self.rosters.shown();
+                (Arc::clone(&shown.connections), shown.ready.clone())
+            };
             let Some(picker) = self.build(policy, ready, &before.picker).await else { return };
-            picker
+            (connections, picker)
         } else {
-            Arc::clone(&before.picker)
+            (Arc::clone(&before.connections), Arc::clone(&before.picker))
         };
         let on_demand = if anew || self.reach_changed {
             match fleet.reachable() {
                 None => None,
-                Some(states) => self.on_demand(policy, states, before.on_demand.as_deref()).await,
+                Some(states) => {
+                    let set = self.on_demand(policy, states, before.on_demand.as_deref()).await;
+                    let Some(set) = set else { return };
+                    Some(set)
+                }
             }
         } else {
             before.on_demand.clone()
@@ -109,12 +124,12 @@ impl<C: Clone> Publisher<C> {
         });
         drop(before);
         // One that says only that somebody is being connected to costs little, and is not to put off the next, which has the connection.
-        if anew || roster_changed || (self.reach_changed && table.on_demand.is_some()) {
+        if rebuilt || (self.reach_changed && table.on_demand.is_some()) {
             let size = table.connections.len().max(table.on_demand.as_ref().map_or(0, |all| all.slots.len()));
             let gap = GAP_PER_ENDPOINT.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX));
             self.not_before = (size >= LARGE).then(|| now() + gap);
         }
-        self.reach_changed = false;
+        (self.stale, self.reach_changed) = (false, false);
         self.past.push(self.board.table.swap(table));
         fleet.published();
         self.forget_past();
@@ -147,17 +162,19 @@ impl<C: Clone> Publisher<C> {
         }
         let name = rule.name();
         let takes = self.building.filter(|(known, _)| *known == name).map(|(_, takes)| takes);
-        let begun = Instant::now();
-        let picker = if takes.is_some_and(|takes| takes < LONG) {
-            rule.build(ready, Some(&**previous))
+        let build = move |previous: &dyn Picker| {
+            let begun = Instant::now();
+            (rule.build(ready, Some(previous)), begun.elapsed())
+        };
+        let (picker, took) = if takes.is_some_and(|takes| takes < LONG) {
+            build(&**previous)
         } else {
             let previous = Arc::clone(previous);
-            // It fails when the runtime ends, and the driver with it.
-            tokio::task::spawn_blocking(move || rule.build(ready, Some(&*previous))).await.ok()?
+            // It fails when the runtime ends, and the driver with it; and when a policy panics, which is tried again with the next event.
+            tokio::task::spawn_blocking(move || build(&*previous)).await.ok()?
         };
         // One that had little to do is no sign that the next has.
-        let takes = begun.elapsed().max(takes.unwrap_or_default() / 2);
-        self.building = Some((name, takes));
+        self.building = Some((name, took.max(takes.unwrap_or_default())));
         Some(picker)
     }
 

@@ -82,52 +82,59 @@ impl<C: Clone> Table<C> {
 
     /// Picks an endpoint and counts the call as started there.
     ///
-    /// With `asks`, one that is not connected to is asked for.
-    pub(crate) fn pick(&self, now: Instant, wish: &Wish<'_>, asks: bool) -> Option<Lease<C>> {
+    /// With `asks`, one that is not connected to is asked for; says in which set, if there is no lease.
+    pub(crate) fn pick(&self, now: Instant, wish: &Wish<'_>, asks: bool) -> Result<Lease<C>, Asked> {
         let random = || fastrand::u64(..);
         let in_header = || HashKey::in_header(wish.headers?, self.hash_header.as_ref()?);
         let hash = wish.key.or_else(in_header).map(HashKey::hash);
         let request = PickRequest::new(now, &random).with_hash(hash).with_exclude(wish.tried);
-        let connection = self.on_demand.as_ref().and_then(|on_demand| on_demand.pick(&request, asks));
-        let connection = match connection {
-            Some(connection) => connection,
-            None => self.connections.get(self.picker.pick(&request)?)?,
-        };
+        let slot = self.on_demand.as_ref().and_then(|on_demand| on_demand.pick(&request, asks));
+        let made = || self.connections.get(self.picker.pick(&request)?);
+        let connection = slot.and_then(|slot| slot.connection.as_ref()).or_else(made);
+        // Where there is no slot, as before the gates of a new set have opened, nothing was asked for.
+        let asked = || if asks && slot.is_some() { self.set() } else { Asked::NOTHING };
+        let connection = connection.ok_or_else(asked)?;
         let call = Watched::new(connection.state.started(now), &connection.suspicion);
-        Some(Lease::new(connection.over.clone(), call))
+        Ok(Lease::new(connection.over.clone(), call))
     }
 
     /// Asks for any endpoint, where nothing is connected to without being asked for.
-    pub(crate) fn ask(&self, now: Instant) {
-        if let Some(on_demand) = &self.on_demand {
-            let random = || fastrand::u64(..);
-            on_demand.pick(&PickRequest::new(now, &random), true);
-        }
-    }
-
-    /// Something was asked for, by this table.
-    pub(crate) fn asked(&self) -> Asked {
-        Asked { in_set: self.on_demand.as_ref().map_or(0, |on_demand| on_demand.number) }
+    pub(crate) fn ask(&self, now: Instant) -> Asked {
+        let random = || fastrand::u64(..);
+        let ask =
+            |on_demand: &Arc<OnDemand<C>>| on_demand.pick(&PickRequest::new(now, &random), true).map(drop);
+        self.on_demand.as_ref().and_then(ask).map_or(Asked::NOTHING, |()| self.set())
     }
 
     /// Whether a call that has asked before is to ask for another endpoint: not of the same set, where the driver may not have heard of the
     /// first yet, and not while an attempt may still be what it waits for.
-    pub(crate) fn asks_again(&self, asked: &mut Asked) -> bool {
-        self.census.undecided() == 0 && std::mem::replace(asked, self.asked()) != self.asked()
+    pub(crate) fn asks_again(&self, asked: Asked) -> bool {
+        self.census.undecided() == 0 && asked != self.set()
     }
+
+    /// What asks for an endpoint here has asked in.
+    fn set(&self) -> Asked {
+        self.on_demand.as_ref().map_or(Asked::NOTHING, |on_demand| Asked { in_set: on_demand.number })
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    pub(crate) const NOTHING: Self = Self { in_set: 0 };
 }
 
 // === impl OnDemand ===
 
 impl<C> OnDemand<C> {
-    /// The connection of the endpoint that is picked; if it has none, and with `asks`, it is asked for.
-    fn pick(&self, request: &PickRequest<'_>, asks: bool) -> Option<&Arc<Connection<C>>> {
+    /// The endpoint that is picked; if it has no connection, and with `asks`, it is asked for.
+    fn pick(&self, request: &PickRequest<'_>, asks: bool) -> Option<&Slot<C>> {
         let slot = self.slots.get(self.picker.pick(request)?)?;
         if asks && slot.connection.is_none() && !slot.asked.swap(true, Ordering::Relaxed) {
             // The driver has ended: nobody is to be asked.
             let _ = self.wanted.send(slot.endpoint.clone());
         }
-        slot.connection.as_ref()
+        Some(slot)
     }
 }
 

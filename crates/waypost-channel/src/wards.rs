@@ -139,7 +139,7 @@ impl Wards {
         }
     }
 
-    /// While any endpoint is ejected: whether enough others are left that take calls.
+    /// While any endpoint is ejected: whether enough others are left that take calls; and whatever else is due by then.
     pub(crate) fn weigh(&mut self, fleet: &mut Fleet, now: Instant) {
         if self.detector.ejected() > 0 {
             let events = self.detector.tick(now);

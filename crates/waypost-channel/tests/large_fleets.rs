@@ -14,13 +14,13 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Fleet, Server, answers, builder, check, check_with, info, instance, ready, within};
+use support::{Fleet, Server, answers, builder, check, check_with, info, instance, ready, served_by, within};
 use tokio_util::sync::CancellationToken;
 use waypost_channel::balance::ClientNumber;
 use waypost_channel::{
     Channel, Connector, EndpointStatus, HashKey, Outcome, Policy, Transport, Unconnected, Wish,
 };
-use waypost_model::{Endpoint, Instance};
+use waypost_model::{Endpoint, Instance, Status};
 
 /// Connects to servers that are in this process, one behind every address.
 #[derive(Debug, Clone, Default)]
@@ -273,6 +273,22 @@ impl Connector for Patient {
             connected.await
         })
     }
+}
+
+/// As the first of a fleet do that was empty, or not read, when the channel began.
+#[tokio::test]
+async fn what_joins_on_demand_is_there_for_calls_that_wait() {
+    let (registry, subscription) = Fleet::with([instance(0, address(0)).with_status(Status::Down)]);
+    let channel = builder(subscription)
+        .connector(InMemory::default())
+        .connect_on_demand(Duration::from_secs(3600))
+        .build();
+    within(channel.wait_for(|stats| stats.down == 1)).await;
+    registry.put(instance(1, address(1)));
+    assert_eq!(served_by(&check(&channel).await.unwrap()), 1);
+    registry.change([instance(2, address(2))], [1]);
+    within(channel.wait_for(|stats| stats.endpoints.iter().any(|at| at.endpoint == address(2)))).await;
+    assert_eq!(served_by(&check(&channel).await.unwrap()), 2);
 }
 
 #[tokio::test]

@@ -143,6 +143,15 @@ impl Link {
         }
     }
 
+    /// Since when it is connected: now, if it was not before. Then it is idle from now on as well, not since it was last looked at, which
+    /// may be long ago.
+    pub(super) fn begun(&mut self, now: Instant) -> Instant {
+        self.connected_since().unwrap_or_else(|| {
+            self.usage = Usage::from(&self.state, now);
+            now
+        })
+    }
+
     pub(super) fn was_stable(&self, now: Instant) -> bool {
         self.connected_since().is_some_and(|since| now.saturating_duration_since(since) >= STABLE)
     }

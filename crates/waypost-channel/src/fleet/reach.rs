@@ -203,12 +203,13 @@ impl Fleet {
         !unused.is_empty()
     }
 
-    /// Closes a connection that was made on demand. What was not fit for calls is wanted again only after a while.
+    /// Closes a connection that was made on demand. What was not fit for calls, or set aside, is wanted again only after a while.
     fn give_up(&mut self, endpoint: &Endpoint, now: Instant) {
         let Some(link) = self.links.get(endpoint) else { return };
-        let unfit = matches!(link.phase, Phase::Unfit { .. }).then_some(link.failures);
+        let useless = matches!(link.phase, Phase::Unfit { .. }) || link.state.gate() == Gate::Ejected;
+        let useless = useless.then_some(link.failures);
         self.disconnect(endpoint, now);
-        match (unfit, self.links.get_mut(endpoint)) {
+        match (useless, self.links.get_mut(endpoint)) {
             (Some(failures), Some(link)) => {
                 link.failures = failures;
                 self.wait(endpoint, now);
@@ -223,6 +224,8 @@ impl Fleet {
         if self.settings.reach.subset.is_some() {
             self.within.insert((link.rank, endpoint.clone()));
         }
+        // On demand it is in no phase but the one that it had, and yet calls may want it from now on.
+        self.stirred.insert(endpoint.clone());
         self.resume(endpoint);
     }
 
