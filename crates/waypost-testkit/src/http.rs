@@ -17,9 +17,21 @@ pub(crate) struct Response {
 /// One attempt of one request; a server that says nothing for 2 s counts as down.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
+/// For what a server that is up may be too busy to answer at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// GET of a path, of a server that is known to be up.
+pub(crate) async fn get_patiently(server: SocketAddr, path: &str) -> io::Result<Response> {
+    send(server, get_request(server, path), PATIENCE).await
+}
+
 /// GET of a path.
 pub(crate) async fn get(server: SocketAddr, path: &str) -> io::Result<Response> {
-    send(server, format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n")).await
+    send(server, get_request(server, path), ATTEMPT).await
+}
+
+fn get_request(server: SocketAddr, path: &str) -> String {
+    format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n")
 }
 
 /// POST of a JSON document.
@@ -31,11 +43,12 @@ pub(crate) async fn post(server: SocketAddr, path: &str, json: &str) -> io::Resu
             "POST {path} HTTP/1.0\r\nHost: {server}\r\nContent-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{json}"
         ),
+        ATTEMPT,
     )
     .await
 }
 
-async fn send(server: SocketAddr, request: String) -> io::Result<Response> {
+async fn send(server: SocketAddr, request: String, limit: Duration) -> io::Result<Response> {
     // HTTP/1.0: the server closes after its answer and does not send chunks.
     let exchange = async {
         let mut stream = TcpStream::connect(server).await?;
@@ -44,7 +57,7 @@ async fn send(server: SocketAddr, request: String) -> io::Result<Response> {
         stream.read_to_end(&mut answer).await?;
         io::Result::Ok(answer)
     };
-    let answer = tokio::time::timeout(ATTEMPT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let answer = tokio::time::timeout(limit, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
     parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

@@ -121,7 +121,10 @@ impl Etcd {
 
     /// The text of `/metrics` now.
     pub async fn metrics(&self) -> String {
-        crate::http::get(self.ports.metrics.addr(), "/metrics").await.expect("etcd serves /metrics").body
+        crate::http::get_patiently(self.ports.metrics.addr(), "/metrics")
+            .await
+            .expect("etcd serves /metrics")
+            .body
     }
 
     /// The version that runs.
