@@ -1,8 +1,9 @@
 //! A request that a connection has, and the response to it: without a task of its own, but for a request that is still being made.
 
-use crate::outgoing::{Answered, Chunk, Claim, Payload, Sending};
+use crate::outgoing::{Claim, Payload};
 use crate::replay::Replay;
 use crate::traffic::InFlight;
+use crate::whole::{Answered, Chunk, Sending};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};

@@ -120,6 +120,7 @@ mod tls;
 mod traffic;
 mod verdict;
 mod wards;
+mod whole;
 
 pub use backoff::Backoff;
 pub use builder::ChannelBuilder;

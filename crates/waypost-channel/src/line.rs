@@ -2,8 +2,9 @@
 //! is in between whom one of two threads would have to wake.
 
 use crate::exchange::{Exchange, Severed};
-use crate::outgoing::{Chunk, Payload};
+use crate::outgoing::Payload;
 use crate::traffic::{InFlight, Traffic};
+use crate::whole::Chunk;
 use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Uri};
