@@ -6,6 +6,10 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot go on has no figure to report")]
 
+mod machine;
+
+pub use machine::Machine;
+
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use std::time::Duration;

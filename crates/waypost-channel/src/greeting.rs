@@ -12,25 +12,16 @@ use crate::frames::{ACK, DATA, END_STREAM, Frames, GOAWAY, HEADERS, Head, Piece,
 use crate::table::Pace;
 use crate::traffic::Traffic;
 use h2::Reason;
-use pin_project_lite::pin_project;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
-pin_project! {
-    /// Passes everything through; tells once when the server has begun to serve, or turned out to be something else. Notes when something
-    /// was heard, a GOAWAY, how many requests the server takes at a time, and the end of each response.
-    pub(crate) struct Greeted<T> {
-        #[pin]
-        inner: T,
-        server: Server,
-        heard: Option<oneshot::Sender<Greeting>>,
-        traffic: Arc<Traffic>,
-        pace: Arc<Pace>,
-    }
+/// Tells once when the server has begun to serve, or turned out to be something else. Notes when something was heard, a GOAWAY, how many
+/// requests the server takes at a time, and the end of each response.
+pub(crate) struct Listening {
+    server: Server,
+    heard: Option<oneshot::Sender<Greeting>>,
+    traffic: Arc<Traffic>,
+    pace: Arc<Pace>,
 }
 
 /// What a server's first frames are.
@@ -176,85 +167,44 @@ impl Reading {
     }
 }
 
-// === impl Greeted ===
+// === impl Listening ===
 
-impl<T> Greeted<T> {
+impl Listening {
     /// With what tells of the greeting. A server that complains of pings slows down the `pace`.
-    pub(crate) fn new(
-        inner: T,
-        traffic: Arc<Traffic>,
-        pace: Arc<Pace>,
-    ) -> (Self, oneshot::Receiver<Greeting>) {
+    pub(crate) fn new(traffic: Arc<Traffic>, pace: Arc<Pace>) -> (Self, oneshot::Receiver<Greeting>) {
         let (heard, greeting) = oneshot::channel();
-        (Self { inner, server: Server::default(), heard: Some(heard), traffic, pace }, greeting)
-    }
-}
-
-impl<T: AsyncRead> AsyncRead for Greeted<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.project();
-        let before = buffer.filled().len();
-        let polled = this.inner.poll_read(cx, buffer);
-        let read = &buffer.filled()[before..];
-        let room = before < buffer.capacity();
-        if matches!(&polled, Poll::Ready(Ok(())) if read.is_empty() && room)
-            || matches!(polled, Poll::Ready(Err(_)))
-        {
-            this.traffic.close();
-        }
-        if !read.is_empty() {
-            this.traffic.hear();
-            this.server.read(read, |word| match word {
-                // Nobody listens any more: the attempt was given up.
-                Word::Greeting(greeting) => drop(this.heard.take().map(|heard| heard.send(greeting))),
-                Word::GoAway => this.traffic.leave(),
-                Word::TooManyPings => this.pace.slow_down(),
-                Word::Limit(limit) => this.traffic.set_limit(limit),
-                Word::Ended(stream) => this.traffic.ended(stream),
-            });
-        }
-        polled
-    }
-}
-
-impl<T: AsyncWrite> AsyncWrite for Greeted<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write(cx, bytes)
+        (Self { server: Server::default(), heard: Some(heard), traffic, pace }, greeting)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_flush(cx)
+    /// These bytes have come from the server.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) {
+        let Self { server, heard, traffic, pace } = self;
+        traffic.hear();
+        server.read(bytes, |word| match word {
+            // Nobody listens any more: the attempt was given up.
+            Word::Greeting(greeting) => drop(heard.take().map(|heard| heard.send(greeting))),
+            Word::GoAway => traffic.leave(),
+            Word::TooManyPings => pace.slow_down(),
+            Word::Limit(limit) => traffic.set_limit(limit),
+            Word::Ended(stream) => traffic.ended(stream),
+        });
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().inner.poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+    /// Nothing more will come.
+    pub(crate) fn end(&self) {
+        self.traffic.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Wire;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn greeting(chunks: &[&[u8]]) -> Option<Greeting> {
         let (mut server, client) = tokio::io::duplex(1024);
-        let (mut client, mut heard) = Greeted::new(client, Arc::new(Traffic::new()), Arc::default());
+        let (mut client, mut heard) = Wire::new(client, Arc::new(Traffic::new()), Arc::default());
         for chunk in chunks {
             server.write_all(chunk).await.unwrap();
             let mut read = vec![0; chunk.len()];
@@ -268,7 +218,7 @@ mod tests {
     async fn a_goaway_is_heard_after_whatever_came_before() {
         let (mut server, client) = tokio::io::duplex(1024);
         let traffic = Arc::new(Traffic::new());
-        let (mut client, _heard) = Greeted::new(client, Arc::clone(&traffic), Arc::default());
+        let (mut client, _heard) = Wire::new(client, Arc::clone(&traffic), Arc::default());
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0];
         let data = [0, 0, 3, 0, 0, 0, 0, 0, 1, 7, 7, 7];
         let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 127, 255, 255, 255, 0, 0, 0, 0];

@@ -3,16 +3,15 @@
 use crate::backoff::Backoff;
 use crate::connector::{Connector, Transport};
 use crate::dial::{Abort, Dial, DialError, Dialed};
-use crate::greeting::{Greeted, Greeting};
+use crate::greeting::Greeting;
 use crate::health::{self, Asked};
 use crate::keepalive;
-use crate::last_words::LastWords;
 use crate::line::Http2;
-use crate::posted::Posted;
 use crate::settings::Keepalive;
 use crate::table::Pace;
 use crate::traffic::Traffic;
 use crate::whole::Chunk;
+use crate::wire::Wire;
 use futures::future::BoxFuture;
 use h2::PingPong;
 use h2::client::{Builder, Connection};
@@ -47,7 +46,7 @@ struct Guard {
 /// Dropped when a connection has ended: also where its runtime has, which drops tasks wherever they stand.
 struct End(Arc<Traffic>);
 
-type Driving = Connection<Greeted<LastWords<Posted<Transport>>>, Chunk>;
+type Driving = Connection<Wire<Transport>, Chunk>;
 
 /// What a server may send of a response that is not read.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -86,9 +85,7 @@ impl Http2Dialer {
         let scheme = if self.connector.is_secure(&endpoint) { Scheme::HTTPS } else { Scheme::HTTP };
         let traffic = Arc::new(Traffic::of(&abort));
         let transport = self.connector.connect(endpoint).await?;
-        let posted = Posted::new(transport, Arc::clone(&traffic));
-        let (io, mut greeting) =
-            Greeted::new(LastWords::new(posted), Arc::clone(&traffic), Arc::clone(&self.pace));
+        let (io, mut greeting) = Wire::new(transport, Arc::clone(&traffic), Arc::clone(&self.pace));
         let (sender, mut driving): (_, Driving) = builder().handshake(io).await?;
         let pings = driving.ping_pong();
         let (heard, ended) = tokio::select! {

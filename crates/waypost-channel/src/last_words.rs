@@ -7,22 +7,17 @@
 //! After the end nothing is written any more: the library would flush what it has, to a server that may not read, before it tells that the
 //! connection has ended.
 
-use pin_project_lite::pin_project;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-pin_project! {
-    /// Passes everything through; after a write has failed, or the server has ended, discards what is written and only reads.
-    pub(crate) struct LastWords<T> {
-        #[pin]
-        inner: T,
-        broken: Option<Broken>,
-    }
+/// After a write has failed, or the server has ended, nothing is written any more, and the rest is read.
+#[derive(Default)]
+pub(crate) struct LastWords {
+    broken: Option<Broken>,
 }
 
 /// Why nothing is written any more, and how long the reading may still take.
@@ -36,32 +31,43 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 // === impl LastWords ===
 
-impl<T> LastWords<T> {
-    pub(crate) fn new(inner: T) -> Self {
-        Self { inner, broken: None }
+impl LastWords {
+    /// Writes, and answers `discarded` if that fails or is over.
+    pub(crate) fn write<A>(
+        &mut self,
+        cx: &mut Context<'_>,
+        discarded: A,
+        write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<A>>,
+    ) -> Poll<io::Result<A>> {
+        if self.broken.is_some() {
+            return Poll::Ready(Ok(discarded));
+        }
+        match write(cx) {
+            Poll::Ready(Err(error)) => {
+                self.broken = Some(Broken::with(error.kind()));
+                // So that the next read starts to wait.
+                cx.waker().wake_by_ref();
+                Poll::Ready(Ok(discarded))
+            }
+            answer => answer,
+        }
+    }
+
+    /// The server will not read any more.
+    pub(crate) fn end(&mut self) {
+        self.broken.get_or_insert_with(|| Broken::with(io::ErrorKind::UnexpectedEof));
+    }
+
+    /// How a read ends that waits for what the server may still say.
+    pub(crate) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.broken {
+            Some(Broken { error, patience }) => patience.as_mut().poll(cx).map(|()| Err((*error).into())),
+            None => Poll::Pending,
+        }
     }
 }
 
-/// What to answer for a write: `discarded` if it has failed now or before.
-fn told<A>(
-    broken: &mut Option<Broken>,
-    cx: &mut Context<'_>,
-    discarded: A,
-    write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<A>>,
-) -> Poll<io::Result<A>> {
-    if broken.is_some() {
-        return Poll::Ready(Ok(discarded));
-    }
-    match write(cx) {
-        Poll::Ready(Err(error)) => {
-            *broken = Some(Broken::with(error.kind()));
-            // So that the next read starts to wait.
-            cx.waker().wake_by_ref();
-            Poll::Ready(Ok(discarded))
-        }
-        answer => answer,
-    }
-}
+// === impl Broken ===
 
 impl Broken {
     fn with(error: io::ErrorKind) -> Self {
@@ -69,62 +75,13 @@ impl Broken {
     }
 }
 
-impl<T: AsyncRead> AsyncRead for LastWords<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.project();
-        let (before, room) = (buffer.filled().len(), buffer.remaining());
-        match (this.inner.poll_read(cx, buffer), this.broken) {
-            (Poll::Pending, Some(Broken { error, patience })) => {
-                patience.as_mut().poll(cx).map(|()| Err((*error).into()))
-            }
-            (Poll::Ready(Ok(())), broken @ None) if room > 0 && buffer.filled().len() == before => {
-                *broken = Some(Broken::with(io::ErrorKind::UnexpectedEof));
-                Poll::Ready(Ok(()))
-            }
-            (answer, _) => answer,
-        }
-    }
-}
-
-impl<T: AsyncWrite> AsyncWrite for LastWords<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        told(this.broken, cx, bytes.len(), |cx| this.inner.poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        told(this.broken, cx, (), |cx| this.inner.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        told(this.broken, cx, (), |cx| this.inner.poll_shutdown(cx))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let length = slices.iter().map(|slice| slice.len()).sum();
-        told(this.broken, cx, length, |cx| this.inner.poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use crate::traffic::Traffic;
+    use crate::wire::Wire;
+    use std::sync::Arc;
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
     /// A transport that can be read, and every write to which fails.
     #[derive(Debug, Default)]
@@ -162,9 +119,13 @@ mod tests {
         }
     }
 
+    fn wire<T>(transport: T) -> Wire<T> {
+        Wire::new(transport, Arc::new(Traffic::new()), Arc::default()).0
+    }
+
     #[tokio::test]
     async fn what_had_arrived_is_read_after_a_write_has_failed() {
-        let mut io = LastWords::new(Script { readable: b"GOAWAY".to_vec(), ends: true });
+        let mut io = wire(Script { readable: b"GOAWAY".to_vec(), ends: true });
         io.write_all(b"a call").await.unwrap();
         io.write_all(b"another").await.unwrap();
         io.flush().await.unwrap();
@@ -178,7 +139,7 @@ mod tests {
     async fn nothing_is_written_after_the_end() {
         let (client, server) = tokio::io::duplex(1);
         let (_unread, half) = tokio::io::split(server);
-        let mut io = LastWords::new(client);
+        let mut io = wire(client);
         io.write_all(b"a").await.unwrap();
         { half }.shutdown().await.unwrap();
         assert_eq!(io.read_to_end(&mut Vec::new()).await.unwrap(), 0);
@@ -188,7 +149,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_says_nothing_more_is_not_waited_for() {
-        let mut io = LastWords::new(Script::default());
+        let mut io = wire(Script::default());
         io.write_all(b"a call").await.unwrap();
         let error = io.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

@@ -121,6 +121,7 @@ mod traffic;
 mod verdict;
 mod wards;
 mod whole;
+mod wire;
 
 pub use backoff::Backoff;
 pub use builder::ChannelBuilder;

@@ -5,24 +5,10 @@
 
 use crate::frames::{Frames, HEADERS, Piece};
 use crate::traffic::Traffic;
-use pin_project_lite::pin_project;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pin_project! {
-    /// Passes everything through; notes the requests whose headers the transport has taken to the end.
-    pub(crate) struct Posted<T> {
-        #[pin]
-        inner: T,
-        out: Out,
-    }
-}
-
-/// What has gone out.
-struct Out {
+/// Notes the requests whose headers the transport has taken to the end.
+pub(crate) struct Posted {
     /// Of what a client says before its first frame, how much is still to come.
     preface: usize,
     frames: Frames,
@@ -36,63 +22,13 @@ const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 // === impl Posted ===
 
-impl<T> Posted<T> {
-    pub(crate) fn new(inner: T, traffic: Arc<Traffic>) -> Self {
-        let out = Out { preface: PREFACE, frames: Frames::default(), opening: 0, traffic };
-        Self { inner, out }
-    }
-}
-
-impl<T: AsyncRead> AsyncRead for Posted<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.project().inner.poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite> AsyncWrite for Posted<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let taken = ready!(this.inner.poll_write(cx, bytes))?;
-        this.out.take(bytes, taken);
-        Poll::Ready(Ok(taken))
+impl Posted {
+    pub(crate) fn new(traffic: Arc<Traffic>) -> Self {
+        Self { preface: PREFACE, frames: Frames::default(), opening: 0, traffic }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.project();
-        let taken = ready!(this.inner.poll_write_vectored(cx, slices))?;
-        let mut left = taken;
-        for slice in slices {
-            left -= this.out.take(slice, left);
-        }
-        Poll::Ready(Ok(taken))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
-
-// === impl Out ===
-
-impl Out {
-    /// As many of these bytes as there are, and `most` at most. Says how many that are.
-    fn take(&mut self, bytes: &[u8], most: usize) -> usize {
+    /// The transport has taken as many of these bytes as there are, and `most` at most. Says how many that are.
+    pub(crate) fn take(&mut self, bytes: &[u8], most: usize) -> usize {
         let taken = &bytes[..bytes.len().min(most)];
         let preface = taken.len().min(self.preface);
         self.preface -= preface;
@@ -115,6 +51,8 @@ impl Out {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Wire;
+    use std::io;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -135,7 +73,7 @@ mod tests {
         let posted = [0, 0, 1, 1, 1, 3];
         let traffic = Arc::new(Traffic::new());
         let (client, mut server) = tokio::io::duplex(1024);
-        let mut client = Posted::new(client, Arc::clone(&traffic));
+        let (mut client, _heard) = Wire::new(client, Arc::clone(&traffic), Arc::default());
         let mut before = 0;
         for (bytes, after) in sent.iter().zip(posted) {
             let (last, others) = bytes.split_last().unwrap();
@@ -158,7 +96,7 @@ mod tests {
     async fn a_request_that_lies_in_front_of_a_full_socket_has_not_left() {
         let traffic = Arc::new(Traffic::new());
         let (client, _server) = tokio::io::duplex(PREFACE + 11);
-        let mut client = Posted::new(client, Arc::clone(&traffic));
+        let (mut client, _heard) = Wire::new(client, Arc::clone(&traffic), Arc::default());
         client.write_all(&[0; PREFACE]).await.unwrap();
         let headers = frame(1, 4, 1, &[1, 2, 3]);
         assert_eq!(client.write(&headers).await.unwrap(), 11);

@@ -7,7 +7,7 @@
 //! for ever for its next call. Only where the request is still being made the caller has to read the response to its end, or to drop it:
 //! h2 counts that call for as long as its request goes on.
 //!
-//! h2 frees a place a little later than this: when it reads what [`Greeted`](crate::greeting::Greeted) has passed on, and when it has
+//! h2 frees a place a little later than this: when it reads what [`Wire`](crate::wire::Wire) has passed on, and when it has
 //! written the reset of a call that was cancelled. Calls that come in between wait for that in h2's queue.
 
 use crate::dial::{Abort, Hold};

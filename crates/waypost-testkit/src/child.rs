@@ -69,7 +69,7 @@ impl Child {
     pub(crate) async fn pause(&self) {
         assert!(self.signal(Signal::SIGSTOP), "{} has ended and cannot be paused", self.name);
         let stat = format!("/proc/{}/stat", self.pid);
-        eventually(&format!("{} is stopped", self.name), Duration::from_secs(10), async || {
+        eventually(&format!("{} is stopped", self.name), Duration::from_secs(60), async || {
             let text = std::fs::read_to_string(&stat).ok()?;
             // The state follows the command's name, which is in parentheses and may hold any character.
             let (_, after) = text.rsplit_once(')')?;

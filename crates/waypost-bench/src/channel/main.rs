@@ -33,6 +33,8 @@ mod steps;
 mod turns;
 mod updates;
 
+use waypost_bench::Machine;
+
 const GROUPS: [&str; 4] = ["picks", "calls", "dead", "updates"];
 
 fn main() {
@@ -54,16 +56,17 @@ fn main() {
         std::process::exit(2);
     }
     let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
-    if wanted("picks") {
-        picks::run();
+    let groups: [(&str, &dyn Fn()); 4] = [
+        ("picks", &picks::run),
+        ("updates", &updates::run),
+        ("dead", &|| runtime.block_on(dead::run())),
+        ("calls", &|| runtime.block_on(calls::run())),
+    ];
+    for (name, run) in groups {
+        if wanted(name) {
+            println!("{name}, on a machine of {}", Machine::now());
+            run();
+        }
     }
-    if wanted("updates") {
-        updates::run();
-    }
-    if wanted("dead") {
-        runtime.block_on(dead::run());
-    }
-    if wanted("calls") {
-        runtime.block_on(calls::run());
-    }
+    println!("and then of {}", Machine::now());
 }

@@ -14,7 +14,7 @@ use crate::call::{Clients, header};
 use crate::identity::Shown;
 
 /// What an answer may take; only a server that never answers takes as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a watch is not permitted.
 pub(crate) const FORBIDDEN: [&str; 4] = [

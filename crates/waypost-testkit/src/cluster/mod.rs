@@ -48,7 +48,7 @@ pub struct ClusterBuilder {
 type View = (u64, u64);
 
 /// How long a cluster may take to agree on a leader.
-const ELECTION: Duration = Duration::from_secs(30);
+const ELECTION: Duration = Duration::from_secs(120);
 /// How long one node may take to say who leads; one that is paused never does.
 const ANSWER: Duration = Duration::from_millis(500);
 
