@@ -2,11 +2,12 @@
 
 use http::HeaderName;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use waypost_balance::{
-    LeastRequest, Maglev, PeakEwma, Policy as Rule, Random, RingHash, RoundRobin, SlowStart,
+    LeastRequest, Maglev, PeakEwma, Picker, Policy as Rule, Random, RingHash, Roster, RoundRobin, SlowStart,
     WeightedRoundRobin, ZoneAware,
 };
 
@@ -110,6 +111,8 @@ impl Policy {
     }
 
     /// A policy of one's own, or one of [`balance`](crate::balance)'s with options.
+    ///
+    /// While one's own panics where it [builds](Rule::build) a picker, which is logged as an error, calls go to any endpoint.
     pub fn custom(rule: impl Rule + 'static) -> Self {
         Self { rule: Arc::new(rule), hash_header: None }
     }
@@ -131,8 +134,9 @@ impl Policy {
         self.rule.name()
     }
 
-    pub(crate) fn rule(&self) -> &Arc<dyn Rule> {
-        &self.rule
+    /// A picker for nothing.
+    pub(crate) fn idle(&self) -> Arc<dyn Picker> {
+        build(&*self.rule, Roster::default(), None)
     }
 }
 
@@ -157,6 +161,22 @@ impl FromStr for Policy {
             _ => return Err(UnknownPolicy { name: name.to_owned() }),
         })
     }
+}
+
+/// A picker by the rule; by chance, if the rule panics: it may be anybody's, and what it does not get right is not to end the channel.
+pub(crate) fn build(rule: &dyn Rule, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+    let by_rule = {
+        let ready = ready.clone();
+        // Nothing that it may have left half done is used again but by itself: pickers share what they know by atomics.
+        panic::catch_unwind(AssertUnwindSafe(|| rule.build(ready, previous)))
+    };
+    by_rule.unwrap_or_else(|_| {
+        tracing::error!(
+            policy = rule.name(),
+            "the policy has panicked: until it builds a picker, calls go anywhere"
+        );
+        Random.build(ready, None)
+    })
 }
 
 macro_rules! from_rule {
@@ -218,7 +238,7 @@ mod tests {
     use super::*;
 
     use std::time::Instant;
-    use waypost_balance::{EndpointState, PickRequest, Roster};
+    use waypost_balance::{EndpointState, PickRequest};
     use waypost_model::{Endpoint, Instance, InstanceKey};
 
     fn endpoint(n: u8, zone: &str, now: Instant) -> Arc<EndpointState> {
@@ -231,7 +251,7 @@ mod tests {
     }
 
     /// How many of 3,000 picks go to the endpoint at `index`.
-    fn share(picker: &dyn waypost_balance::Picker, index: usize, now: Instant) -> usize {
+    fn share(picker: &dyn Picker, index: usize, now: Instant) -> usize {
         let rng = std::cell::RefCell::new(fastrand::Rng::with_seed(7));
         let random = || rng.borrow_mut().u64(..);
         let picks = (0..3000).map(|_| picker.pick(&PickRequest::new(now, &random)));

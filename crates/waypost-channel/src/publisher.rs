@@ -3,7 +3,7 @@
 
 use crate::driver::now;
 use crate::fleet::{Fleet, Outlook};
-use crate::policy::{Front, Policy};
+use crate::policy::{self, Front, Policy};
 use crate::pool::Board;
 use crate::rosters::Rosters;
 use crate::table::{Connection, OnDemand, Slot, Table};
@@ -158,19 +158,19 @@ impl<C: Clone> Publisher<C> {
     ) -> Option<Arc<dyn Picker>> {
         let rule = self.front.of(policy);
         if ready.len() < HUGE {
-            return Some(rule.build(ready, Some(&**previous)));
+            return Some(policy::build(&*rule, ready, Some(&**previous)));
         }
         let name = rule.name();
         let takes = self.building.filter(|(known, _)| *known == name).map(|(_, takes)| takes);
         let build = move |previous: &dyn Picker| {
             let begun = Instant::now();
-            (rule.build(ready, Some(previous)), begun.elapsed())
+            (policy::build(&*rule, ready, Some(previous)), begun.elapsed())
         };
         let (picker, took) = if takes.is_some_and(|takes| takes < LONG) {
             build(&**previous)
         } else {
             let previous = Arc::clone(previous);
-            // It fails when the runtime ends, and the driver with it; and when a policy panics, which is tried again with the next event.
+            // It fails when the runtime ends, and the driver with it.
             tokio::task::spawn_blocking(move || build(&*previous)).await.ok()?
         };
         // One that had little to do is no sign that the next has.
@@ -195,7 +195,7 @@ impl<C: Clone> Publisher<C> {
             }
         });
         let slots = slots.collect();
-        let nothing = policy.rule().build(Roster::default(), None);
+        let nothing = policy.idle();
         let previous = before.map_or(&nothing, |before| &before.picker);
         let picker = self.build(policy, states.into(), previous).await?;
         let number = before.map_or(0, |before| before.number) + 1;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use waypost_balance::{EndpointState, PickRequest, Picker, Roster};
+use waypost_balance::{EndpointState, PickRequest, Picker};
 use waypost_model::Endpoint;
 
 /// An immutable view of the fleet, replaced as a whole by the driver. Reading it is wait-free.
@@ -71,7 +71,7 @@ const SLOWEST: u32 = 32;
 impl<C: Clone> Table<C> {
     pub(crate) fn empty(policy: &Policy, outlook: Outlook) -> Self {
         Self {
-            picker: policy.rule().build(Roster::default(), None),
+            picker: policy.idle(),
             hash_header: policy.hash_header().cloned(),
             connections: Arc::default(),
             on_demand: None,

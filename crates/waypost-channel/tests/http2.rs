@@ -5,7 +5,6 @@ mod support;
 
 use bytes::Bytes;
 use futures::channel::mpsc::unbounded;
-use futures::future::BoxFuture;
 use futures::stream;
 use http::HeaderMap;
 use http_body::Frame;
@@ -16,16 +15,13 @@ use support::wire::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, GOOD, HEADERS, OK, PRIORITY, RST_STREAM,
     UNIMPLEMENTED, Wire, frame, listen,
 };
-use support::{Fleet, Server, builder, check, instance, ready, served_by, signal, within};
+use support::{Fleet, Server, builder, check, instance, ready, send, served_by, signal, within};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::Service as _;
-use waypost_channel::{
-    Backoff, Channel, Connector, EndpointInfo, RetryPolicy, ServiceConfig, TcpConnector, Transport,
-};
+use waypost_channel::{Backoff, Channel, EndpointInfo, RetryPolicy, ServiceConfig};
 use waypost_model::Endpoint;
 
 /// Of the calls that have a deadline.
@@ -47,9 +43,7 @@ async fn wire_with(window: u32) -> (Channel, Wire, (TcpListener, Fleet)) {
 }
 
 fn call(channel: &Channel, body: Body) -> impl Future<Output = http::Response<Body>> + Send + 'static {
-    let request = http::Request::post("/a.B/C").body(body).unwrap();
-    let answer = channel.clone().call(request);
-    async move { within(answer).await.unwrap_or_else(|never| match never {}) }
+    send(channel, http::Request::post("/a.B/C").body(body).unwrap())
 }
 
 fn status(response: &http::Response<Body>) -> Code {
@@ -155,130 +149,6 @@ async fn a_call_whose_headers_have_left_is_not_sent_again_when_its_connection_is
     });
     let error = answer.unwrap_err();
     assert_eq!((error.code(), good.calls()), (Code::Unavailable, 0), "{error}");
-}
-
-/// The transport of one address: so many bytes fit into it at a time. The other end goes to the test.
-#[derive(Debug)]
-struct Narrow {
-    address: Endpoint,
-    room: usize,
-    ends: tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>,
-}
-
-impl Connector for Narrow {
-    fn refuses(&self, _: &Endpoint) -> Option<String> {
-        None
-    }
-
-    fn connect(&self, endpoint: Endpoint) -> BoxFuture<'static, std::io::Result<Transport>> {
-        if endpoint != self.address {
-            return TcpConnector::new().connect(endpoint);
-        }
-        let (client, server) = tokio::io::duplex(self.room);
-        let taken = self.ends.send(server).map_err(std::io::Error::other);
-        Box::pin(async move { taken.map(|()| Box::new(client) as Transport) })
-    }
-}
-
-/// Reads what a client says first, and no more after that.
-async fn greets(server: &mut tokio::io::DuplexStream) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    server.write_all(&frame(4, 0, 0, &[])).await.unwrap();
-    server.write_all(&frame(4, 1, 0, &[])).await.unwrap();
-    server.read_exact(&mut [0; 24]).await.unwrap();
-    // SETTINGS, WINDOW_UPDATE, and the acknowledgement of ours.
-    for _ in 0..3 {
-        let mut head = [0; 9];
-        server.read_exact(&mut head).await.unwrap();
-        server.read_exact(&mut vec![0; head[2].into()]).await.unwrap();
-    }
-}
-
-/// With headers that do not fit into the line.
-fn wide() -> http::Request<Body> {
-    let request = http::Request::post("/grpc.health.v1.Health/Check").header("x-wide", "w".repeat(4_000));
-    request.body(Body::new(http_body_util::Full::new(Bytes::from_static(&[0; 5])))).unwrap()
-}
-
-/// Idempotent or not, and though the library has encoded it.
-#[tokio::test]
-async fn a_call_that_lies_in_front_of_a_line_that_is_stuck_goes_elsewhere() {
-    let (ends, mut accepted) = tokio::sync::mpsc::unbounded_channel();
-    let stuck = Endpoint::new("10.0.0.1", 1).unwrap();
-    let (fleet, subscription) = Fleet::with([instance(0, stuck.clone())]);
-    let narrow = Narrow { address: stuck, room: 1_000, ends };
-    let channel = builder(subscription).connector(narrow).keepalive(None).build();
-    let mut server = within(accepted.recv()).await.unwrap();
-    within(greets(&mut server)).await;
-    ready(&channel, 1).await;
-    let waits = tokio::spawn(channel.clone().call(wide()));
-    let good = Server::healthy().await;
-    fleet.put(instance(1, good.endpoint()));
-    ready(&channel, 2).await;
-    // Some of its headers have come, and the line is full of others.
-    within(tokio::io::AsyncReadExt::read_exact(&mut server, &mut [0; 100])).await.unwrap();
-    drop(server);
-    let response = within(waits).await.unwrap().unwrap_or_else(|never| match never {});
-    let at = response.extensions().get::<EndpointInfo>().unwrap();
-    assert_eq!((&at.endpoint, at.attempts), (&good.endpoint(), 1));
-}
-
-/// With one endpoint, whose gate is closed before the call learns that it is to go on.
-#[tokio::test]
-async fn a_call_does_not_come_back_to_the_connection_that_it_has_lost() {
-    let (ends, mut accepted) = tokio::sync::mpsc::unbounded_channel();
-    let address = Endpoint::new("10.0.0.1", 1).unwrap();
-    let (_fleet, subscription) = Fleet::with([instance(0, address.clone())]);
-    let narrow = Narrow { address, room: 1_000, ends };
-    let channel = builder(subscription).connector(narrow).keepalive(None).build();
-    let mut server = within(accepted.recv()).await.unwrap();
-    within(greets(&mut server)).await;
-    ready(&channel, 1).await;
-    let mut request = wide();
-    request.extensions_mut().insert(waypost_channel::WaitForReady(true));
-    let call = tokio::spawn(channel.clone().call(request));
-    within(tokio::io::AsyncReadExt::read_exact(&mut server, &mut [0; 100])).await.unwrap();
-    drop(server);
-    let mut next = within(accepted.recv()).await.unwrap();
-    within(greets(&mut next)).await;
-    within(tokio::io::AsyncReadExt::read_exact(&mut next, &mut [0; 100])).await.unwrap();
-    assert_eq!(channel.call_stats().unprocessed, 1);
-    call.abort();
-}
-
-/// It reads nothing, so the library, which has given the connection up, cannot say good-bye, and waits.
-#[tokio::test]
-async fn a_connection_whose_server_has_broken_the_protocol_is_replaced() {
-    let (ends, mut accepted) = tokio::sync::mpsc::unbounded_channel();
-    let address = Endpoint::new("10.0.0.1", 1).unwrap();
-    let (_fleet, subscription) = Fleet::with([instance(0, address.clone())]);
-    let narrow = Narrow { address, room: 1_000, ends };
-    let channel = builder(subscription).connector(narrow).keepalive(None).build();
-    let mut server = within(accepted.recv()).await.unwrap();
-    within(greets(&mut server)).await;
-    ready(&channel, 1).await;
-    let stuck = tokio::spawn(channel.clone().call(wide()));
-    within(async {
-        while channel.stats().in_flight() == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    // A window may not grow by nothing.
-    tokio::io::AsyncWriteExt::write_all(&mut server, &frame(8, 0, 0, &[0; 4])).await.unwrap();
-    let calls = tokio::spawn({
-        let channel = channel.clone();
-        async move {
-            loop {
-                let _ = channel.clone().call(wide()).await;
-                tokio::task::yield_now().await;
-            }
-        }
-    });
-    let again = within(accepted.recv()).await;
-    assert!(again.is_some());
-    calls.abort();
-    drop((stuck, server));
 }
 
 /// Each for itself, whatever becomes of the others.
@@ -518,17 +388,17 @@ async fn a_hedge_that_was_cut_off_does_not_get_the_call() {
     let (mut reading, mut full) = tokio::join!(Wire::accept(&reading), Wire::accept_with(&full, 0));
     ready(&channel, 2).await;
     let (messages, body) = unbounded::<Result<Frame<Bytes>, Status>>();
-    let send = || messages.unbounded_send(Ok(Frame::data(Bytes::from_static(&[0; 5])))).unwrap();
+    let more = || messages.unbounded_send(Ok(Frame::data(Bytes::from_static(&[0; 5])))).unwrap();
     let (response, ()) = tokio::join!(call(&channel, Body::new(StreamBody::new(body))), async {
         let (stream, cut_off) = (reading.next(HEADERS).await.stream, full.next(HEADERS).await.stream);
         // The second is not kept: it is for the one that reads.
         for _ in 0..2 {
-            send();
+            more();
             reading.next(DATA).await;
         }
         full.send(HEADERS, END_HEADERS, cut_off, OK).await;
         full.next(RST_STREAM).await;
-        send();
+        more();
         reading.next(DATA).await;
         reading.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
     });

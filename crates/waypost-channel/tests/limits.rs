@@ -12,14 +12,13 @@ use support::wire::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, GOOD, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, OK,
     RST_STREAM, UNIMPLEMENTED, Wire, listen,
 };
-use support::{Fleet, Server, builder, check, instance, ready, served_by, within};
+use support::{Fleet, Server, builder, busy, check, instance, ready, send, served_by, within};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckResponse;
-use tower::Service as _;
 use waypost_channel::Channel;
 use waypost_model::Endpoint;
 
@@ -70,8 +69,7 @@ impl OneByOne {
 #[tokio::test]
 async fn each_call_has_its_turn() {
     let mut server = OneByOne::start().await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, server.endpoint.clone()));
+    let (_fleet, subscription) = Fleet::with([instance(0, server.endpoint.clone())]);
     let channel = builder(subscription).build();
     ready(&channel, 1).await;
     let calls: Vec<_> = (0..5)
@@ -94,8 +92,7 @@ async fn each_call_has_its_turn() {
 #[tokio::test]
 async fn calls_that_still_wait_when_the_connection_is_lost_go_elsewhere() {
     let mut server = OneByOne::start().await;
-    let (fleet, subscription) = Fleet::of(&[]);
-    fleet.put(instance(0, server.endpoint.clone()));
+    let (fleet, subscription) = Fleet::with([instance(0, server.endpoint.clone())]);
     let channel = builder(subscription).build();
     ready(&channel, 1).await;
     let call = || {
@@ -105,12 +102,7 @@ async fn calls_that_still_wait_when_the_connection_is_lost_go_elsewhere() {
     let first = call();
     server.has_seen(1).await;
     let others = [call(), call(), call()];
-    within(async {
-        while channel.stats().in_flight() < 4 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    busy(&channel, 4).await;
     let good = Server::healthy().await;
     fleet.put(instance(1, good.endpoint()));
     ready(&channel, 2).await;
@@ -141,13 +133,21 @@ async fn begun(channel: &Channel) -> Call {
         let channel = channel.clone();
         async move { check(&channel).await }
     });
-    within(async {
-        while channel.stats().in_flight() == before {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    busy(channel, before + 1).await;
     call
+}
+
+/// The server begins the response, and ends it.
+async fn end(wire: &mut Wire, stream: u32) {
+    wire.send(HEADERS, END_HEADERS, stream, OK).await;
+    wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+}
+
+/// The next request is answered, and its caller learns that.
+async fn serve(wire: &mut Wire, call: Call) {
+    let stream = wire.next(HEADERS).await.stream;
+    answer(wire, stream).await;
+    is_answered(call).await;
 }
 
 async fn answer(wire: &mut Wire, stream: u32) {
@@ -200,7 +200,7 @@ async fn a_call_whose_deadline_passes_before_its_turn_leaves_nothing_behind() {
     let bytes = Arc::new([0; 5]);
     let body = Body::new(Full::new(Bytes::from_owner(Owned(Arc::clone(&bytes)))));
     let late = http::Request::post("/a.B/C").header("grpc-timeout", "20m").body(body).unwrap();
-    let response = within(channel.clone().call(late)).await.unwrap_or_else(|never| match never {});
+    let response = send(&channel, late).await;
     let status = Status::from_header_map(response.headers()).unwrap();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(status.message().contains("no more than 1 calls at a time"), "{status}");
@@ -264,22 +264,19 @@ async fn a_response_that_has_ended_has_no_place_whether_or_not_it_was_read() {
     let mut kept = Vec::new();
     for read in [false, true] {
         let request = http::Request::post("/a.B/C").body(Body::empty()).unwrap();
-        let (response, ()) = tokio::join!(within(channel.clone().call(request)), async {
+        let (mut response, ()) = tokio::join!(send(&channel, request), async {
             let stream = wire.next(HEADERS).await.stream;
             wire.send(HEADERS, END_HEADERS, stream, OK).await;
             wire.send(DATA, 0, stream, &[0; 5]).await;
             wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
         });
-        let mut response = response.unwrap_or_else(|never| match never {});
         if read {
             let body = within(response.body_mut().collect()).await.unwrap();
             assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         }
         kept.push(response);
         let next = begun(&channel).await;
-        let stream = wire.next(HEADERS).await.stream;
-        answer(&mut wire, stream).await;
-        is_answered(next).await;
+        serve(&mut wire, next).await;
     }
 }
 
@@ -291,12 +288,11 @@ fn endless() -> http::Request<Body> {
 
 /// The server ends the response, and goes on to read.
 async fn answered_early(channel: &Channel, wire: &mut Wire) -> http::Response<Body> {
-    let (response, ()) = tokio::join!(within(channel.clone().call(endless())), async {
+    let (response, ()) = tokio::join!(send(channel, endless()), async {
         let stream = wire.next(HEADERS).await.stream;
-        wire.send(HEADERS, END_HEADERS, stream, OK).await;
-        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+        end(wire, stream).await;
     });
-    response.unwrap_or_else(|never| match never {})
+    response
 }
 
 /// To the HTTP library it is under way for as long as its request is: whoever got its place would wait there, and could not give up.
@@ -325,9 +321,7 @@ async fn a_request_ends_when_the_response_has_been_read() {
     let body = within(response.body_mut().collect()).await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
     let next = begun(&channel).await;
-    let stream = wire.next(HEADERS).await.stream;
-    answer(&mut wire, stream).await;
-    is_answered(next).await;
+    serve(&mut wire, next).await;
     assert!(within(response.body_mut().frame()).await.is_none());
 }
 
@@ -357,10 +351,9 @@ async fn a_call_that_is_given_up_in_the_librarys_queue_leaves_no_request_behind(
         let body = Body::new(Full::new(Bytes::from_static(&[0; 5])));
         http::Request::post("/a.B/C").body(body).unwrap()
     };
-    let (response, ()) = tokio::join!(within(channel.clone().call(request())), async {
+    let (response, ()) = tokio::join!(send(&channel, request()), async {
         let stream = wire.next(HEADERS).await.stream;
-        wire.send(HEADERS, END_HEADERS, stream, OK).await;
-        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+        end(&mut wire, stream).await;
     });
     let given_up = begun(&channel).await;
     wire.is_quiet().await;
@@ -387,16 +380,14 @@ async fn what_is_left_of_a_message_keeps_no_place() {
     wire.is_quiet().await;
     let (messages, body) = futures::channel::mpsc::unbounded::<Result<Frame<Bytes>, Status>>();
     let request = http::Request::post("/a.B/C").body(Body::new(StreamBody::new(body))).unwrap();
-    let (response, ()) = tokio::join!(within(channel.clone().call(request)), async {
+    let (response, ()) = tokio::join!(send(&channel, request), async {
         let stream = wire.next(HEADERS).await.stream;
         messages.unbounded_send(Ok(Frame::data(Bytes::from_static(&[0; 5])))).unwrap();
         messages.close_channel();
         wire.next(DATA).await;
         wire.is_quiet().await;
-        wire.send(HEADERS, END_HEADERS, stream, OK).await;
-        wire.send(HEADERS, END_HEADERS | END_STREAM, stream, GOOD).await;
+        end(&mut wire, stream).await;
     });
-    let response = response.unwrap_or_else(|never| match never {});
     within(response.into_body().collect()).await.unwrap();
     assert_eq!(wire.next(RST_STREAM).await.stream, 1);
     let next = begun(&channel).await;
@@ -422,13 +413,7 @@ async fn a_hedge_waits_for_its_turn_and_leaves_when_another_has_answered() {
         r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 2, "hedgingDelay": "0s"}}]}"#;
     channel.set_service_config(Some(config.parse().unwrap()));
     let hedged = begun(&channel).await;
-    within(channel.wait_for(|_| true)).await;
-    within(async {
-        while channel.stats().in_flight() < 4 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    busy(&channel, 4).await;
     one.is_quiet().await;
     other.is_quiet().await;
     answer(&mut one, 1).await;

@@ -1,16 +1,18 @@
-//! Dialers that panic: an endpoint is never left alone for it.
+//! Dialers that panic: an endpoint is never left alone for it. Policies that panic: nor is a call.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod support;
 
 use futures::future::BoxFuture;
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::{Fleet, builder, instance, within};
 use tokio::sync::Notify;
-use waypost_channel::{Abort, Dial, DialError, Dialed, Wish};
+use waypost_channel::balance::{self, Picker, Roster, RoundRobin};
+use waypost_channel::{Abort, Dial, DialError, Dialed, Policy, Wish};
 use waypost_model::Endpoint;
 
 /// Panics where it is told to: at the first two attempts, before there is a future or in it; or once the first connection ends.
@@ -59,6 +61,66 @@ impl Dial for Panics {
             };
             Ok(Dialed::new(attempt, closed))
         })
+    }
+}
+
+/// In turn, but for sets of so many.
+#[derive(Debug)]
+struct Clumsy {
+    most: usize,
+    panics: Arc<AtomicUsize>,
+}
+
+impl balance::Policy for Clumsy {
+    fn name(&self) -> &'static str {
+        "clumsy"
+    }
+
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+        if ready.len() > self.most {
+            self.panics.fetch_add(1, Ordering::SeqCst);
+            panic!("as it is told to");
+        }
+        RoundRobin::default().build(ready, previous)
+    }
+}
+
+/// Pickers of large sets are built on another thread than those of small ones.
+#[tokio::test]
+async fn while_a_policy_panics_calls_go_anywhere() {
+    for size in [3, 2_100] {
+        let instances = (0..size).map(|n| {
+            let address = Endpoint::new(format!("10.0.{}.{}", n / 250, n % 250), 1).unwrap();
+            instance(n, address)
+        });
+        let (fleet, subscription) = Fleet::with(instances);
+        let dialer = Panics { at: Stage::Call, attempts: Arc::new(AtomicUsize::new(2)), end: Arc::default() };
+        let panics = Arc::new(AtomicUsize::new(0));
+        let policy = Policy::custom(Clumsy { most: 2, panics: Arc::clone(&panics) });
+        let pool = builder(subscription).policy(policy).pool(dialer);
+        within(pool.wait_for(|stats| stats.ready() == size)).await;
+        within(async {
+            let mut seen = BTreeSet::new();
+            while seen.len() < 3 {
+                seen.insert(*pool.lease(Wish::new()).await.unwrap().connection());
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(panics.load(Ordering::SeqCst) > 0);
+
+        // It is asked again with every set. By chance two would not take turns for so long.
+        fleet.change([], 2..size);
+        within(async {
+            let (mut last, mut turns) = (usize::MAX, 0);
+            while turns < 30 {
+                let connection = *pool.lease(Wish::new()).await.unwrap().connection();
+                turns = if connection == last { 0 } else { turns + 1 };
+                last = connection;
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 }
 

@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::Service as _;
 use waypost_channel::{Channel, EndpointInfo, RetryPolicy, ServiceConfig};
 
 type Messages = UnboundedSender<Result<Frame<Bytes>, Status>>;
@@ -44,8 +43,7 @@ fn upload(channel: &Channel) -> (Messages, impl Future<Output = Response<Body>> 
     let mut request = Request::new(Body::new(StreamBody::new(receiver)));
     *request.uri_mut() = "/test.Uploads/Put".parse().unwrap();
     *request.method_mut() = http::Method::POST;
-    let answer = channel.clone().call(request);
-    (messages, async move { within(answer).await.unwrap_or_else(|never| match never {}) })
+    (messages, support::send(channel, request))
 }
 
 /// The status of a call that has ended.
@@ -274,7 +272,7 @@ async fn messages_of_requests_are_only_so_long() {
     // What is there at once is not even sent.
     let mut request = Request::new(Body::new(http_body_util::Full::new(message(b"123456"))));
     *request.uri_mut() = "/test.Uploads/Put".parse().unwrap();
-    let response = within(channel.clone().call(request)).await.unwrap_or_else(|never| match never {});
+    let response = support::send(&channel, request).await;
     assert_eq!(status(response).await.0, Code::ResourceExhausted);
     assert_eq!(server.calls(), 1);
 }

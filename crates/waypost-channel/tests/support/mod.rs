@@ -19,9 +19,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::body::Body;
 use tonic::{Response, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower::Service as _;
 use waypost_channel::{Backoff, Channel, ChannelBuilder, EndpointInfo};
 use waypost_discovery::subscription::{Publisher, Subscription, channel_described};
 use waypost_model::{
@@ -278,6 +280,25 @@ pub(crate) async fn ready(channel: &Channel, count: usize) {
 
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
+}
+
+/// Waits until so many calls are under way, or more.
+pub(crate) async fn busy(channel: &Channel, calls: u64) {
+    within(async {
+        while channel.stats().in_flight() < calls {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// One call of any kind, until the response begins.
+pub(crate) fn send(
+    channel: &Channel,
+    request: http::Request<Body>,
+) -> impl Future<Output = http::Response<Body>> + Send + 'static {
+    let answer = channel.clone().call(request);
+    async move { within(answer).await.unwrap_or_else(|never| match never {}) }
 }
 
 /// One unary call.

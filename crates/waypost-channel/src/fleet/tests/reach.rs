@@ -1,7 +1,9 @@
 //! Subsets, limits, and connections that are made when calls want them.
 
+use super::anything::step;
 use super::*;
 use crate::fleet::link::Phase;
+use proptest::prelude::*;
 use std::num::NonZeroUsize;
 use waypost_balance::{ClientNumber, Subset};
 
