@@ -97,7 +97,7 @@ pub(crate) fn lesser_of_two<L: PartialOrd>(
         return Some(first);
     }
     // One of the others, counted from the first, so that the two are never the same endpoint.
-    let (second, second_rank) = settle((first + 1 + below((request.random)(), count - 1)) % count)?;
+    let (second, second_rank) = settle(around(first + 1 + below((request.random)(), count - 1), count))?;
     let keep_first = first_rank < second_rank
         || (first_rank == second_rank && load(&ready[first]) <= load(&ready[second]));
     Some(if keep_first { first } else { second })
@@ -123,13 +123,18 @@ pub(crate) fn least_of<L: PartialOrd>(
         let any = below((request.random)(), last + 1);
         let number = if drawn[..n].contains(&any) { last } else { any };
         drawn[n] = number;
-        let (index, rank) = settle(ready, (turn + number) % count, request)?;
+        let (index, rank) = settle(ready, around(turn + number, count), request)?;
         let load = load(&ready[index]);
         if best.as_ref().is_none_or(|(_, known, least)| rank < *known || (rank == *known && load < *least)) {
             best = Some((index, rank, load));
         }
     }
     best.map(|(index, ..)| index)
+}
+
+/// A place that is less than twice round, once round: a division would take longer than the rest of a pick.
+fn around(place: usize, count: usize) -> usize {
+    if place < count { place } else { place - count }
 }
 
 /// The endpoint that was drawn, or else the next one of the best rank. `None` if none takes calls.

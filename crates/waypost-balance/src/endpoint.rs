@@ -21,6 +21,7 @@ pub struct EndpointState {
     authority: Arc<str>,
     authority_hash: u64,
     registered: ArcSwap<(InstanceKey, Arc<Instance>)>,
+    since: Instant,
     /// When its slow start began, in nanoseconds from `since`; [`UNSET`] until its first call after it came or came back.
     warming: AtomicU64,
     failures: AtomicU64,
@@ -76,7 +77,8 @@ const UNSET: u64 = u64::MAX;
 /// second-level cache. Whoever picks an endpoint writes to it next, so nothing is gained by a line for what is only read.
 #[derive(Debug)]
 struct Load {
-    since: Instant,
+    /// From when on times are counted.
+    epoch: Instant,
     latency: Latency,
     calls: AtomicU64,
     successes: AtomicU64,
@@ -96,7 +98,7 @@ impl EndpointState {
     /// calls go to.
     pub fn new(key: InstanceKey, endpoint: Endpoint, instance: Arc<Instance>, now: Instant) -> Self {
         let load = Load {
-            since: now,
+            epoch: now,
             latency: Latency::default(),
             calls: AtomicU64::new(0),
             successes: AtomicU64::new(0),
@@ -110,7 +112,19 @@ impl EndpointState {
         let authority: Arc<str> = endpoint.authority().into();
         let authority_hash = hash_key(authority.as_bytes());
         let (failures, annex) = (AtomicU64::new(0), OnceLock::new());
-        Self { endpoint, authority, authority_hash, registered, warming, failures, annex, load }
+        Self { endpoint, authority, authority_hash, registered, since: now, warming, failures, annex, load }
+    }
+
+    /// Counts time from `epoch` on, rather than from when it became known: of endpoints that share one a pick reckons once what time it is.
+    /// Earlier than anything that will be told of it.
+    pub fn counting_from(mut self, epoch: Instant) -> Self {
+        self.load.epoch = epoch;
+        self
+    }
+
+    /// What its times are counted from.
+    pub fn epoch(&self) -> Instant {
+        self.load.epoch
     }
 
     /// Which instance this is.
@@ -160,7 +174,7 @@ impl EndpointState {
 
     /// When this endpoint became known.
     pub fn since(&self) -> Instant {
-        self.load.since
+        self.since
     }
 
     /// Whether it takes calls now.
@@ -230,8 +244,7 @@ impl EndpointState {
 
     /// How long it has been taking calls since it came or came back. Asked for the first time, that is no time.
     pub(crate) fn warm_for(&self, now: Instant) -> Duration {
-        let now =
-            u64::try_from(now.saturating_duration_since(self.load.since).as_nanos()).unwrap_or(UNSET - 1);
+        let now = u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(UNSET - 1);
         let begun = match self.warming.load(Ordering::Relaxed) {
             // Whoever comes second here comes at the same time: its store changes nothing that matters.
             UNSET => {
@@ -277,8 +290,8 @@ impl EndpointState {
     }
 
     /// The same, for comparing.
-    pub(crate) fn fallen_latency(&self, now: Instant, rate: f32) -> Option<Fallen> {
-        self.load.latency.fallen(self.tick(now), rate)
+    pub(crate) fn fallen_latency(&self, now: Tick, rate: f32) -> Option<Fallen> {
+        self.load.latency.fallen(now, rate)
     }
 
     /// Measures latency from now on.
@@ -286,8 +299,8 @@ impl EndpointState {
         self.load.latency.measure(gauge);
     }
 
-    fn tick(&self, now: Instant) -> Tick {
-        Tick::at(now.saturating_duration_since(self.load.since))
+    pub(crate) fn tick(&self, now: Instant) -> Tick {
+        Tick::between(self.load.epoch, now)
     }
 
     /// A call starts here.

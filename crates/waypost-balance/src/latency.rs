@@ -13,7 +13,7 @@
 use std::cmp::Ordering;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What to measure, and how failures count.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,7 +53,7 @@ pub(crate) struct Fallen {
     pub(crate) age: f32,
 }
 
-/// Time since the endpoint became known, in steps of 2^17 ns (131 µs). It wraps after 6.5 days, which an endpoint
+/// Time since the endpoint's epoch, in steps of 2^17 ns (131 µs). It wraps after 6.5 days, which an endpoint
 /// without a call for that long sees as an estimate that has fallen by less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick(u32);
@@ -73,9 +73,16 @@ const MOST_DOUBLINGS: u32 = 16;
 // === impl Tick ===
 
 impl Tick {
+    pub(crate) fn between(epoch: Instant, now: Instant) -> Self {
+        Self::at(now.saturating_duration_since(epoch))
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "it is meant to wrap")]
-    pub(crate) fn at(since_known: Duration) -> Self {
-        Self((since_known.as_nanos() >> TICK_BITS) as u32)
+    fn at(since_epoch: Duration) -> Self {
+        // Of more than 584 years the rest.
+        let nanos =
+            since_epoch.as_secs().wrapping_mul(1_000_000_000).wrapping_add(since_epoch.subsec_nanos().into());
+        Self((nanos >> TICK_BITS) as u32)
     }
 
     /// Seconds from `earlier` to this; 0 if `earlier` is the later one.
@@ -137,16 +144,38 @@ impl Latency {
 
 // === impl Fallen ===
 
-impl PartialOrd for Fallen {
-    /// Whichever is older has fallen by more, so that one exponential does for both, and often none is needed.
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+impl Fallen {
+    /// Whether it is less than the other, and whether it is greater, as far as that shows without the exponential: `1 - x <= e^-x`, and
+    /// `e^-x <= 1 / (1 + x)` for all `x` above -1. Neither branches, since of two endpoints either may be better.
+    fn bounds(self, other: Self) -> (bool, bool) {
         let older = self.age - other.age;
-        let (left, right) = match (older >= 0.0, self.scale < other.scale) {
-            (true, true) => return Some(Ordering::Less),
-            (true, false) => (self.scale * (-older).exp(), other.scale),
-            (false, _) => (self.scale, other.scale * older.exp()),
-        };
-        left.partial_cmp(&right)
+        (self.scale < other.scale * (1.0 + older), self.scale * (1.0 - older) > other.scale)
+    }
+
+    /// Whichever is older has fallen by more, so that one exponential does for both.
+    #[cold]
+    fn exactly(self, other: Self) -> Option<Ordering> {
+        let older = self.age - other.age;
+        if older >= 0.0 {
+            (self.scale * (-older).exp()).partial_cmp(&other.scale)
+        } else {
+            self.scale.partial_cmp(&(other.scale * older.exp()))
+        }
+    }
+}
+
+impl PartialOrd for Fallen {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match self.bounds(*other) {
+            (true, false) => Some(Ordering::Less),
+            (false, true) => Some(Ordering::Greater),
+            _ => self.exactly(*other),
+        }
+    }
+
+    fn le(&self, other: &Self) -> bool {
+        let (less, greater) = self.bounds(*other);
+        if less == greater { self.exactly(*other).is_some_and(Ordering::is_le) } else { less }
     }
 }
 
@@ -273,15 +302,22 @@ mod tests {
         assert!((ms(&latency, 0) - 500.0).abs() < 0.1);
     }
 
+    /// Alike, very different, and nothing at all.
+    fn fallen() -> impl Strategy<Value = Fallen> {
+        let scale = prop_oneof![4 => 0_f32..100.0, 4 => 1_f32..1.1, 1 => Just(0.0), 1 => 0_f32..1e9];
+        let age = prop_oneof![4 => 0_f32..50.0, 4 => 0_f32..0.1, 1 => Just(0.0), 1 => 0_f32..1e9];
+        (scale, age).prop_map(|(scale, age)| Fallen { scale, age })
+    }
+
     proptest! {
         #[test]
         fn what_has_fallen_is_compared_as_what_is_left(
-            one in (0_f32..100.0, 0_f32..50.0), other in (0_f32..100.0, 0_f32..50.0),
+            one in fallen(), other in fallen(),
         ) {
-            let fallen = |(scale, age): (f32, f32)| Fallen { scale, age };
-            let left = |(scale, age): (f32, f32)| f64::from(scale) * (-f64::from(age)).exp();
-            let compared = fallen(one).partial_cmp(&fallen(other)).unwrap();
-            prop_assert_eq!(fallen(other).partial_cmp(&fallen(one)), Some(compared.reverse()));
+            let left = |Fallen { scale, age }: Fallen| f64::from(scale) * (-f64::from(age)).exp();
+            let compared = one.partial_cmp(&other).unwrap();
+            prop_assert_eq!(other.partial_cmp(&one), Some(compared.reverse()));
+            prop_assert_eq!(one <= other, compared.is_le());
             let (one, other) = (left(one), left(other));
             // Where seven digits tell them apart.
             if (one - other).abs() > 1e-4 * one.max(other) {

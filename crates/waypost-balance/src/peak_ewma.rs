@@ -1,7 +1,7 @@
 //! `peak_ewma`: the one of two that will answer sooner.
 
 use crate::choose::lesser_of_two;
-use crate::latency::{Fallen, Gauge};
+use crate::latency::{Fallen, Gauge, Tick};
 use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ struct PeakEwmaPicker {
     unmeasured: f32,
     /// 1 through the decay in seconds.
     rate: f32,
+    /// What all endpoints count their times from, if that is the same for all.
+    epoch: Option<Instant>,
 }
 
 const SHORTEST_DECAY: Duration = Duration::from_millis(1);
@@ -75,10 +77,15 @@ impl Policy for PeakEwma {
         let previous = previous.and_then(|previous| (previous as &dyn Any).downcast_ref::<PeakEwmaPicker>());
         // To tell an endpoint what it knows is to write to it.
         let known = previous.filter(|known| known.gauge == gauge).map_or(&[][..], |known| &known.ready);
+        let mut epoch = match previous {
+            Some(previous) if !known.is_empty() => previous.epoch,
+            _ => ready.first().map(|first| first.epoch()),
+        };
         for endpoint in ready.newcomers(known) {
             endpoint.measure(gauge);
+            epoch = epoch.filter(|epoch| *epoch == endpoint.epoch());
         }
-        Arc::new(PeakEwmaPicker { ready, gauge, unmeasured, rate })
+        Arc::new(PeakEwmaPicker { ready, gauge, unmeasured, rate, epoch })
     }
 }
 
@@ -86,7 +93,7 @@ impl Policy for PeakEwma {
 
 impl PeakEwmaPicker {
     #[expect(clippy::cast_precision_loss, reason = "a load, not a count")]
-    fn load(&self, endpoint: &EndpointState, now: Instant) -> Fallen {
+    fn load(&self, endpoint: &EndpointState, now: Tick) -> Fallen {
         let in_flight = endpoint.in_flight() as f32;
         match endpoint.fallen_latency(now, self.rate) {
             Some(latency) => Fallen { scale: latency.scale * (in_flight + 1.0), ..latency },
@@ -97,6 +104,66 @@ impl PeakEwmaPicker {
 
 impl Picker for PeakEwmaPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
-        lesser_of_two(&self.ready, |endpoint| self.load(endpoint, request.now), request)
+        match self.epoch {
+            Some(epoch) => {
+                let now = Tick::between(epoch, request.now);
+                lesser_of_two(&self.ready, |endpoint| self.load(endpoint, now), request)
+            }
+            None => lesser_of_two(
+                &self.ready,
+                |endpoint| self.load(endpoint, endpoint.tick(request.now)),
+                request,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Outcome;
+    use crate::fixture::fleet;
+    use std::cell::Cell;
+
+    /// Of ten, with latencies and calls under way, what a thousand picks come to a minute after `now`.
+    fn picks(ready: &[Arc<EndpointState>], picker: &dyn Picker, now: Instant) -> Vec<Option<usize>> {
+        let mut calls = Vec::new();
+        for (nth, endpoint) in (0_u32..).zip(ready) {
+            let began = now + Duration::from_secs(u64::from(nth * 7 % 11));
+            endpoint
+                .started(began)
+                .finished(began + Duration::from_millis(10) * (nth * 3 % 7 + 1), Outcome::Ok);
+            calls.extend((0..nth % 3).map(|_| endpoint.started(began)));
+        }
+        let dice = Cell::new(1_u64);
+        let random = || {
+            dice.set(dice.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
+            dice.get()
+        };
+        let now = now + Duration::from_secs(60);
+        (0..1000).map(|_| picker.pick(&PickRequest::new(now, &random))).collect()
+    }
+
+    #[test]
+    fn it_picks_the_same_whatever_times_are_counted_from() {
+        let now = Instant::now();
+        // Of ticks the same part has passed.
+        let earlier = |endpoint: Arc<EndpointState>, nth: u32| {
+            let endpoint = Arc::into_inner(endpoint).unwrap();
+            Arc::new(endpoint.counting_from(now.checked_sub(Duration::from_nanos(131_072) * nth).unwrap()))
+        };
+        let one = fleet(10, now);
+        let each: Vec<_> = fleet(10, now).into_iter().zip(1..).map(|(at, nth)| earlier(at, nth)).collect();
+        let build = |ready: &[Arc<EndpointState>], previous| {
+            PeakEwma::default().build(ready.to_vec().into(), previous)
+        };
+        let epoch =
+            |picker: &dyn Picker| (picker as &dyn Any).downcast_ref::<PeakEwmaPicker>().unwrap().epoch;
+
+        let (first, mixed) = (build(&one[..4], None), build(&each, None));
+        let all = build(&one, Some(&*first));
+        assert_eq!((epoch(&*first), epoch(&*all), epoch(&*mixed)), (Some(now), Some(now), None));
+        assert_eq!(epoch(&*build(&[&one[..9], &each[9..]].concat(), Some(&*first))), None);
+        assert_eq!(picks(&one, &*all, now), picks(&each, &*mixed, now));
     }
 }

@@ -36,6 +36,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// The set of endpoints of one channel.
 pub(crate) struct Fleet {
     settings: Settings,
+    /// What all endpoints count their times from.
+    epoch: Instant,
     rng: fastrand::Rng,
     seen: Arc<Snapshot>,
     members: BTreeMap<InstanceKey, Member>,
@@ -113,6 +115,7 @@ impl Fleet {
             next_idle_look: settings.reach.first_idle_look(now),
             order: settings.reach.subset.clone().map(Order::new),
             settings,
+            epoch: now,
             rng: fastrand::Rng::with_seed(seed),
             seen: empty,
             members: BTreeMap::new(),

@@ -113,7 +113,7 @@ impl Link {
     /// The end of a connection closes the state that it had, at whatever time: the next one needs one of its own. Answers the old one.
     pub(super) fn renew(&mut self, now: Instant) -> Arc<EndpointState> {
         let (key, at) = (self.state.key(), self.state.endpoint().clone());
-        let fresh = EndpointState::new(key, at, self.state.instance(), now);
+        let fresh = EndpointState::new(key, at, self.state.instance(), now).counting_from(self.state.epoch());
         std::mem::replace(&mut self.state, Arc::new(fresh))
     }
 

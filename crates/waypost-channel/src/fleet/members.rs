@@ -110,7 +110,8 @@ impl Fleet {
             }
             return;
         }
-        let state = EndpointState::new(key.clone(), endpoint.clone(), Arc::clone(instance), now);
+        let state = EndpointState::new(key.clone(), endpoint.clone(), Arc::clone(instance), now)
+            .counting_from(self.epoch);
         self.add(endpoint, state, key.clone(), now);
     }
 
