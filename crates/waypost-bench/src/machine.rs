@@ -22,7 +22,7 @@ const LOOP: Duration = Duration::from_millis(500);
 const STEPS: u32 = 50_000_000;
 const LOADS: u32 = 400_000;
 const LINE: usize = 64;
-/// Within the first level of cache, within the second of most, beyond that of any, and where 10,000 endpoints with all that calls touch are.
+/// Within the first level of cache, within the second of most, more than that of many, and more than that of any.
 const WORKING_SETS: [usize; 4] = [16, 256, 1_024, 16_384];
 
 // === impl Machine ===

@@ -45,6 +45,10 @@ pub struct Policy {
     hash_header: Option<HeaderName>,
 }
 
+/// The rule, and picks by chance while it panics: it may be anybody's, and what it does not get right is not to end the channel.
+#[derive(Debug)]
+struct Steady(Arc<dyn Rule>);
+
 /// What stands in front of the policy, whichever it is: the client's affair.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Front {
@@ -112,7 +116,8 @@ impl Policy {
 
     /// A policy of one's own, or one of [`balance`](crate::balance)'s with options.
     ///
-    /// While one's own panics where it [builds](Rule::build) a picker, which is logged as an error, calls go to any endpoint.
+    /// While one's own panics where it [builds](Rule::build) a picker, which is logged as an error, calls go to any endpoint that what stands in
+    /// front of it (zones, slow start) has left to choose from.
     pub fn custom(rule: impl Rule + 'static) -> Self {
         Self { rule: Arc::new(rule), hash_header: None }
     }
@@ -136,7 +141,11 @@ impl Policy {
 
     /// A picker for nothing.
     pub(crate) fn idle(&self) -> Arc<dyn Picker> {
-        build(&*self.rule, Roster::default(), None)
+        self.steady().build(Roster::default(), None)
+    }
+
+    fn steady(&self) -> Steady {
+        Steady(Arc::clone(&self.rule))
     }
 }
 
@@ -161,22 +170,6 @@ impl FromStr for Policy {
             _ => return Err(UnknownPolicy { name: name.to_owned() }),
         })
     }
-}
-
-/// A picker by the rule; by chance, if the rule panics: it may be anybody's, and what it does not get right is not to end the channel.
-pub(crate) fn build(rule: &dyn Rule, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
-    let by_rule = {
-        let ready = ready.clone();
-        // Nothing that it may have left half done is used again but by itself: pickers share what they know by atomics.
-        panic::catch_unwind(AssertUnwindSafe(|| rule.build(ready, previous)))
-    };
-    by_rule.unwrap_or_else(|_| {
-        tracing::error!(
-            policy = rule.name(),
-            "the policy has panicked: until it builds a picker, calls go anywhere"
-        );
-        Random.build(ready, None)
-    })
 }
 
 macro_rules! from_rule {
@@ -215,12 +208,35 @@ impl fmt::Display for Policy {
     }
 }
 
+// === impl Steady ===
+
+impl Rule for Steady {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn build(&self, ready: Roster, previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+        let by_rule = {
+            let ready = ready.clone();
+            // Nothing that it may have left half done is used again but by itself: pickers share what they know by atomics.
+            panic::catch_unwind(AssertUnwindSafe(|| self.0.build(ready, previous)))
+        };
+        by_rule.unwrap_or_else(|_| {
+            tracing::error!(
+                policy = self.name(),
+                "the policy has panicked: until it builds a picker, calls go anywhere"
+            );
+            Random.build(ready, None)
+        })
+    }
+}
+
 // === impl Front ===
 
 impl Front {
     /// `policy` with what stands in front of it: the zone is chosen first, and within it slow start may refuse.
     pub(crate) fn of(&self, policy: &Policy) -> Arc<dyn Rule> {
-        let mut rule = Arc::clone(&policy.rule);
+        let mut rule: Arc<dyn Rule> = Arc::new(policy.steady());
         if let Some(window) = self.slow_start {
             rule = Arc::new(SlowStart::new(rule).with_window(window));
         }
@@ -273,6 +289,34 @@ mod tests {
         assert!((50..300).contains(&share(&*picker, 2, now)), "{}", share(&*picker, 2, now));
         assert_eq!(share(&*picker, 2, now + window), 1000);
         assert_eq!(share(&*picker, 3, now + window), 0);
+    }
+
+    #[derive(Debug)]
+    struct Panics;
+
+    impl Rule for Panics {
+        fn name(&self) -> &'static str {
+            "panics"
+        }
+
+        fn build(&self, _ready: Roster, _previous: Option<&dyn Picker>) -> Arc<dyn Picker> {
+            panic!("as it is told to")
+        }
+    }
+
+    #[test]
+    fn what_stands_in_front_of_a_policy_that_panics_goes_on() {
+        let (now, window) = (Instant::now(), Duration::from_secs(30));
+        let fleet: Vec<_> = [(1, "a"), (2, "a"), (3, "b")].map(|(n, zone)| endpoint(n, zone, now)).into();
+        let front = Front { zone: Some("a".into()), zone_headroom: Some(4.0), slow_start: Some(window) };
+        let rule = front.of(&Policy::custom(Panics));
+        let before = rule.build(Roster::from_iter([0, 2].map(|at| Arc::clone(&fleet[at]))), None);
+        assert_eq!(share(&*before, 1, now), 0, "the other zone");
+        let now = now + window;
+        let picker = rule.build(fleet.into(), Some(&*before));
+        // Which of the two has just joined is not forgotten.
+        assert!((50..500).contains(&share(&*picker, 1, now)), "{}", share(&*picker, 1, now));
+        assert_eq!(share(&*picker, 2, now), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::driver::now;
 use crate::fleet::{Fleet, Outlook};
-use crate::policy::{self, Front, Policy};
+use crate::policy::{Front, Policy};
 use crate::pool::Board;
 use crate::rosters::Rosters;
 use crate::table::{Connection, OnDemand, Slot, Table};
@@ -158,13 +158,13 @@ impl<C: Clone> Publisher<C> {
     ) -> Option<Arc<dyn Picker>> {
         let rule = self.front.of(policy);
         if ready.len() < HUGE {
-            return Some(policy::build(&*rule, ready, Some(&**previous)));
+            return Some(rule.build(ready, Some(&**previous)));
         }
         let name = rule.name();
         let takes = self.building.filter(|(known, _)| *known == name).map(|(_, takes)| takes);
         let build = move |previous: &dyn Picker| {
             let begun = Instant::now();
-            (policy::build(&*rule, ready, Some(previous)), begun.elapsed())
+            (rule.build(ready, Some(previous)), begun.elapsed())
         };
         let (picker, took) = if takes.is_some_and(|takes| takes < LONG) {
             build(&**previous)
