@@ -73,8 +73,8 @@ const EJECTED: u32 = 2;
 const LOSS: u32 = 4;
 const UNSET: u64 = u64::MAX;
 
-/// What picks read and calls write: 64 bytes, so that an endpoint costs a pick one cache line, and 10,000 of them fit into a
-/// second-level cache. Whoever picks an endpoint writes to it next, so nothing is gained by a line for what is only read.
+/// What picks read and calls write: 64 bytes, so that an endpoint costs a pick one cache line. 10,000 of them are 640 KB, more than
+/// many second-level caches have. Whoever picks an endpoint writes to it next, so nothing is gained by a line for what is only read.
 #[derive(Debug)]
 struct Load {
     /// From when on times are counted.

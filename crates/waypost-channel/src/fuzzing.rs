@@ -67,6 +67,7 @@ pub fn times(data: &[u8]) {
     };
     match Deadline::of(&written, None, now).0 {
         Some(read) => assert!(read <= deadline, "{written:?}"),
+        // A finding: `Deadline::write` has written what `Deadline::of` does not read. No program that calls has this code.
         None => panic!("{written:?} is not read"),
     }
 }

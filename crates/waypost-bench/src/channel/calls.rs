@@ -126,6 +126,7 @@ impl Go {
         self.input.write_all(format!("{}\n", time.as_nanos()).as_bytes()).await.expect("ask");
         let line = self.output.next_line().await.expect("a line").expect("an answer");
         let answer: Value = serde_json::from_str(&line).expect("JSON");
+        // The program is built of this tree before it is started, so both ends of the line change together.
         let number = |name: &str| {
             answer[name].as_u64().unwrap_or_else(|| panic!("interop/go/load.go answers with {name}: {line}"))
         };

@@ -35,8 +35,6 @@ mod updates;
 
 use waypost_bench::Machine;
 
-const GROUPS: [&str; 4] = ["picks", "calls", "dead", "updates"];
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [first, policy, updates] = &arguments[..]
@@ -51,22 +49,21 @@ fn main() {
     {
         return runtime.block_on(fleet::serve(count.parse().expect("--serve COUNT")));
     }
-    if let Some(unknown) = arguments.iter().find(|argument| !GROUPS.contains(&argument.as_str())) {
-        eprintln!("there is no group {unknown:?}: known are {}", GROUPS.join(", "));
-        std::process::exit(2);
-    }
-    let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
     let groups: [(&str, &dyn Fn()); 4] = [
         ("picks", &picks::run),
         ("updates", &updates::run),
         ("dead", &|| runtime.block_on(dead::run())),
         ("calls", &|| runtime.block_on(calls::run())),
     ];
-    for (name, run) in groups {
-        if wanted(name) {
-            println!("{name}, on a machine of {}", Machine::now());
-            run();
-        }
+    let names = groups.map(|(name, _)| name);
+    if let Some(unknown) = arguments.iter().find(|argument| !names.contains(&argument.as_str())) {
+        eprintln!("there is no group {unknown:?}: known are {}", names.join(", "));
+        std::process::exit(2);
+    }
+    let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
+    for (name, run) in groups.into_iter().filter(|(name, _)| wanted(name)) {
+        println!("{name}, on a machine of {}", Machine::now());
+        run();
     }
     println!("and then of {}", Machine::now());
 }

@@ -11,6 +11,7 @@ use waypost_etcd::{Client, ClientOptions};
 use waypost_model::{ServiceName, Snapshot, layout};
 
 pub(crate) async fn run(arguments: &[String]) {
+    // Nobody types this: the one who starts it is this program.
     let [url, service] = arguments else {
         panic!("`--child` is run by `Follower::start`, which passes URL and SERVICE")
     };

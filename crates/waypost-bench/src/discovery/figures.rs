@@ -262,6 +262,7 @@ impl Follower {
         let mut output = BufReader::new(child.stdout.take().expect("output")).lines();
         let line = output.next_line().await.expect("line").expect("ready");
         let numbers: Vec<u64> = line.split(' ').skip(1).filter_map(|number| number.parse().ok()).collect();
+        // The child is this program, and says these three before anything else, or has said on standard error why it ended.
         let [before, after, _] = numbers[..] else {
             panic!("the child says `ready BEFORE AFTER LENGTH` first, not: {line}")
         };
