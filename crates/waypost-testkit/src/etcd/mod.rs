@@ -3,7 +3,7 @@
 mod builder;
 mod launch;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -242,7 +242,9 @@ impl Etcd {
     where
         I: IntoIterator<Item: AsRef<OsStr>>,
     {
-        let args: Vec<_> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        // Its own 5 s are too few for what a busy machine is asked; one that is given later counts instead.
+        let patience = std::iter::once(OsString::from("--command-timeout=60s"));
+        let args: Vec<_> = patience.chain(args.into_iter().map(|arg| arg.as_ref().to_owned())).collect();
         self.try_etcdctl(&args).await.unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
     }
 
