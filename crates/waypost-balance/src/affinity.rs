@@ -3,7 +3,7 @@
 
 use crate::choose::rank;
 use crate::weights::Weights;
-use crate::{EndpointState, PickRequest};
+use crate::{EndpointState, PickRequest, Roster};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use xxhash_rust::xxh64::xxh64;
@@ -41,15 +41,10 @@ impl Members {
     /// (weighted rendezvous hashing: Thaler and Ravishankar 1998; the score `-w / ln u` is from Schindelhauer and
     /// Schomaker, "Weighted distributed hash tables", 2005). So the calls of an endpoint that cannot take them are
     /// spread over all others by weight, each hash stays together, and no other hash moves. Looks at all endpoints.
-    pub(crate) fn stand_in(
-        &self,
-        ready: &[Arc<EndpointState>],
-        hash: u64,
-        request: &PickRequest<'_>,
-    ) -> Option<usize> {
-        let candidates = ready.iter().zip(&self.hashes).enumerate().filter_map(|(index, (endpoint, own))| {
+    pub(crate) fn stand_in(&self, ready: &Roster, hash: u64, request: &PickRequest<'_>) -> Option<usize> {
+        let candidates = self.hashes.iter().enumerate().filter_map(|(index, own)| {
             let weight = self.weights.get(index);
-            Some((rank(endpoint, request)?, weight == 0, score(mix(hash, *own), weight.max(1)), index))
+            Some((rank(ready, index, request)?, weight == 0, score(mix(hash, *own), weight.max(1)), index))
         });
         candidates
             .min_by(|a, b| {

@@ -1,7 +1,6 @@
 //! Which endpoints a call may go to, and the fallback order when the good ones are used up.
 
-use crate::{EndpointState, Gate, PickRequest};
-use std::sync::Arc;
+use crate::{Gate, PickRequest, Roster};
 
 /// gRFC A48: more are not compared.
 pub(crate) const MOST_CHOICES: usize = 10;
@@ -15,9 +14,12 @@ pub(crate) enum Rank {
     TriedEjected,
 }
 
-/// `None`: the endpoint takes no calls at all.
-pub(crate) fn rank(endpoint: &Arc<EndpointState>, request: &PickRequest<'_>) -> Option<Rank> {
-    match (endpoint.gate(), request.excludes(endpoint)) {
+/// `None`: there is no such endpoint, or it takes no calls at all.
+pub(crate) fn rank(ready: &Roster, index: usize, request: &PickRequest<'_>) -> Option<Rank> {
+    let gate = ready.vitals().get(index)?.gate();
+    // The endpoint itself is looked at only by a call that has tried some.
+    let tried = !request.exclude.is_empty() && request.excludes(&ready[index]);
+    match (gate, tried) {
         (Gate::Closed, _) => None,
         (Gate::Open, false) => Some(Rank::Fresh),
         (Gate::Ejected, false) => Some(Rank::FreshEjected),
@@ -26,21 +28,19 @@ pub(crate) fn rank(endpoint: &Arc<EndpointState>, request: &PickRequest<'_>) -> 
     }
 }
 
-pub(crate) fn is_fresh(endpoint: &Arc<EndpointState>, request: &PickRequest<'_>) -> bool {
-    rank(endpoint, request) == Some(Rank::Fresh)
+/// Whether it is of the best rank there is.
+#[inline]
+pub(crate) fn is_fresh(ready: &Roster, index: usize, request: &PickRequest<'_>) -> bool {
+    ready.vitals().get(index).is_some_and(|vitals| vitals.admits())
+        && (request.exclude.is_empty() || !request.excludes(&ready[index]))
 }
 
 /// The best endpoint by rank, going round from `start`; among equals the first. Looks at each endpoint once.
-pub(crate) fn best_from(
-    ready: &[Arc<EndpointState>],
-    start: usize,
-    request: &PickRequest<'_>,
-) -> Option<(usize, Rank)> {
+pub(crate) fn best_from(ready: &Roster, start: usize, request: &PickRequest<'_>) -> Option<(usize, Rank)> {
     let mut best: Option<(usize, Rank)> = None;
-    let (before, after) = ready.split_at(start.min(ready.len()));
-    let round = after.iter().enumerate().map(|(index, endpoint)| (before.len() + index, endpoint));
-    for (index, endpoint) in round.chain(before.iter().enumerate()) {
-        match rank(endpoint, request) {
+    let start = start.min(ready.len());
+    for index in (start..ready.len()).chain(0..start) {
+        match rank(ready, index, request) {
             Some(Rank::Fresh) => return Some((index, Rank::Fresh)),
             Some(rank) if best.is_none_or(|(_, known)| rank < known) => best = Some((index, rank)),
             _ => {}
@@ -52,11 +52,11 @@ pub(crate) fn best_from(
 /// One of the endpoints of the best rank, at random by weight. Those of weight 0 come after all others of their rank,
 /// and are equal among themselves. Looks at each endpoint twice at most.
 pub(crate) fn draw_best(
-    ready: &[Arc<EndpointState>],
+    ready: &Roster,
     weight: impl Fn(usize) -> u32,
     request: &PickRequest<'_>,
 ) -> Option<usize> {
-    let place = |index: usize| rank(&ready[index], request).map(|rank| (rank, weight(index) == 0));
+    let place = |index: usize| rank(ready, index, request).map(|rank| (rank, weight(index) == 0));
     let mut best = None;
     let mut total = 0_u64;
     for index in 0..ready.len() {
@@ -84,31 +84,53 @@ pub(crate) fn draw_best(
     Some(first)
 }
 
-/// Draws two endpoints and takes the one with the lower load (power of two choices), or whichever is of the better rank.
-pub(crate) fn lesser_of_two<L: PartialOrd>(
-    ready: &[Arc<EndpointState>],
-    load: impl Fn(&EndpointState) -> L,
+/// Draws two endpoints and takes the one with the lower load (power of two choices), or whichever is of the better rank. `le` says whether
+/// that at the first index has no more load than that at the second.
+pub(crate) fn lesser_of_two(
+    ready: &Roster,
+    le: impl Fn(usize, usize) -> bool,
     request: &PickRequest<'_>,
 ) -> Option<usize> {
     let count = ready.len();
-    let settle = |drawn: usize| settle(ready, drawn, request);
-    let (first, first_rank) = settle(below((request.random)(), count))?;
-    if count == 1 {
-        return Some(first);
+    let any = || below((request.random)(), count);
+    let another = |first: usize| around(first + 1 + below((request.random)(), count - 1), count);
+    let first = any();
+    if count < 2 || !is_fresh(ready, first, request) {
+        return lesser_by_rank(ready, first, another, le, request);
     }
     // One of the others, counted from the first, so that the two are never the same endpoint.
-    let (second, second_rank) = settle(around(first + 1 + below((request.random)(), count - 1), count))?;
-    let keep_first = first_rank < second_rank
-        || (first_rank == second_rank && load(&ready[first]) <= load(&ready[second]));
+    let second = another(first);
+    if !is_fresh(ready, second, request) {
+        return lesser_by_rank(ready, first, |_| second, le, request);
+    }
+    Some(if le(first, second) { first } else { second })
+}
+
+/// The same, where not both are of the best rank.
+#[cold]
+fn lesser_by_rank(
+    ready: &Roster,
+    first: usize,
+    another: impl Fn(usize) -> usize,
+    le: impl Fn(usize, usize) -> bool,
+    request: &PickRequest<'_>,
+) -> Option<usize> {
+    let settle = |drawn: usize| settle(ready, drawn, request);
+    let (first, first_rank) = settle(first)?;
+    if ready.len() == 1 {
+        return Some(first);
+    }
+    let (second, second_rank) = settle(another(first))?;
+    let keep_first = first_rank < second_rank || (first_rank == second_rank && le(first, second));
     Some(if keep_first { first } else { second })
 }
 
 /// Draws so many different endpoints and takes the one with the lowest load, or whichever is of the best rank. Of equals the first
 /// that was drawn.
 pub(crate) fn least_of<L: PartialOrd>(
-    ready: &[Arc<EndpointState>],
+    ready: &Roster,
     choices: usize,
-    load: impl Fn(&EndpointState) -> L,
+    load: impl Fn(usize) -> L,
     request: &PickRequest<'_>,
 ) -> Option<usize> {
     let count = ready.len();
@@ -124,7 +146,7 @@ pub(crate) fn least_of<L: PartialOrd>(
         let number = if drawn[..n].contains(&any) { last } else { any };
         drawn[n] = number;
         let (index, rank) = settle(ready, around(turn + number, count), request)?;
-        let load = load(&ready[index]);
+        let load = load(index);
         if best.as_ref().is_none_or(|(_, known, least)| rank < *known || (rank == *known && load < *least)) {
             best = Some((index, rank, load));
         }
@@ -138,8 +160,8 @@ fn around(place: usize, count: usize) -> usize {
 }
 
 /// The endpoint that was drawn, or else the next one of the best rank. `None` if none takes calls.
-fn settle(ready: &[Arc<EndpointState>], drawn: usize, request: &PickRequest<'_>) -> Option<(usize, Rank)> {
-    match rank(ready.get(drawn)?, request) {
+fn settle(ready: &Roster, drawn: usize, request: &PickRequest<'_>) -> Option<(usize, Rank)> {
+    match rank(ready, drawn, request) {
         Some(Rank::Fresh) => Some((drawn, Rank::Fresh)),
         _ => best_from(ready, drawn, request),
     }

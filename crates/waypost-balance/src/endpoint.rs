@@ -1,8 +1,8 @@
 //! One endpoint as pickers and calls see it: what it is, whether it takes calls, and what it carries.
 
 use crate::affinity::hash_key;
-use crate::latency::{Fallen, Gauge, Latency, Sample, Tick};
-use crate::padded::CachePadded;
+use crate::latency::{Gauge, Sample, SharedGauge, Tick};
+use crate::vitals::{CLOSED, EJECTED, LOSS, Seat, Vitals};
 use arc_swap::ArcSwap;
 use std::any::Any;
 use std::fmt;
@@ -15,7 +15,18 @@ use waypost_model::{Endpoint, Instance, InstanceKey};
 ///
 /// It outlives a connection: an endpoint that reconnects keeps its state, so its history is not forgotten by a restart.
 /// An instance that moves to another address gets a new one. A new state is [closed](Gate::Closed).
+#[repr(C)]
 pub struct EndpointState {
+    // What every call needs comes first, beside the counts of the `Arc`: often it is one line of the cache.
+    /// What picks read.
+    seat: Seat,
+    successes: AtomicU64,
+    gauge: SharedGauge,
+    consecutive_failures: AtomicU32,
+    /// From when on its times are counted.
+    epoch: Instant,
+    failures: AtomicU64,
+    cancelled: AtomicU64,
     endpoint: Endpoint,
     /// The address as text, and its hash: hashing policies ask every endpoint for both with each change of the set.
     authority: Arc<str>,
@@ -24,9 +35,7 @@ pub struct EndpointState {
     since: Instant,
     /// When its slow start began, in nanoseconds from `since`; [`UNSET`] until its first call after it came or came back.
     warming: AtomicU64,
-    failures: AtomicU64,
     annex: OnceLock<Box<dyn Any + Send + Sync>>,
-    load: CachePadded<Load>,
 }
 
 /// Whether an endpoint takes calls at this instant.
@@ -67,29 +76,7 @@ pub struct Started {
     finished: bool,
 }
 
-const CLOSED: u32 = 1;
-const EJECTED: u32 = 2;
-/// One of the [losses](EndpointState::lose), which are counted in the bits above.
-const LOSS: u32 = 4;
 const UNSET: u64 = u64::MAX;
-
-/// What picks read and calls write: 64 bytes, so that an endpoint costs a pick one cache line. 10,000 of them are 640 KB, more than
-/// many second-level caches have. Whoever picks an endpoint writes to it next, so nothing is gained by a line for what is only read.
-#[derive(Debug)]
-struct Load {
-    /// From when on times are counted.
-    epoch: Instant,
-    latency: Latency,
-    calls: AtomicU64,
-    successes: AtomicU64,
-    in_flight: AtomicU32,
-    consecutive_failures: AtomicU32,
-    /// [`CLOSED`] and [`EJECTED`] are independent: a connection that comes back does not end an ejection. Above them the losses that
-    /// were not settled yet. Calls are taken while all of it is 0.
-    gate: AtomicU32,
-}
-
-const _: () = assert!(size_of::<Load>() <= 64);
 
 // === impl EndpointState ===
 
@@ -97,34 +84,35 @@ impl EndpointState {
     /// A new endpoint: closed, not ejected, with no calls. `endpoint` is the one of the instance's endpoints that
     /// calls go to.
     pub fn new(key: InstanceKey, endpoint: Endpoint, instance: Arc<Instance>, now: Instant) -> Self {
-        let load = Load {
-            epoch: now,
-            latency: Latency::default(),
-            calls: AtomicU64::new(0),
-            successes: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
-            consecutive_failures: AtomicU32::new(0),
-            gate: AtomicU32::new(CLOSED),
-        };
-        let registered = ArcSwap::from_pointee((key, instance));
-        let warming = AtomicU64::new(UNSET);
-        let load = CachePadded::new(load);
         let authority: Arc<str> = endpoint.authority().into();
-        let authority_hash = hash_key(authority.as_bytes());
-        let (failures, annex) = (AtomicU64::new(0), OnceLock::new());
-        Self { endpoint, authority, authority_hash, registered, since: now, warming, failures, annex, load }
+        Self {
+            seat: Seat::take(),
+            successes: AtomicU64::new(0),
+            gauge: SharedGauge::default(),
+            consecutive_failures: AtomicU32::new(0),
+            epoch: now,
+            failures: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            endpoint,
+            authority_hash: hash_key(authority.as_bytes()),
+            authority,
+            registered: ArcSwap::from_pointee((key, instance)),
+            since: now,
+            warming: AtomicU64::new(UNSET),
+            annex: OnceLock::new(),
+        }
     }
 
     /// Counts time from `epoch` on, rather than from when it became known: of endpoints that share one a pick reckons once what time it is.
     /// Earlier than anything that will be told of it.
     pub fn counting_from(mut self, epoch: Instant) -> Self {
-        self.load.epoch = epoch;
+        self.epoch = epoch;
         self
     }
 
     /// What its times are counted from.
     pub fn epoch(&self) -> Instant {
-        self.load.epoch
+        self.epoch
     }
 
     /// Which instance this is.
@@ -179,62 +167,53 @@ impl EndpointState {
 
     /// Whether it takes calls now.
     pub fn gate(&self) -> Gate {
-        match self.load.gate.load(Ordering::Acquire) {
-            0 => Gate::Open,
-            EJECTED => Gate::Ejected,
-            _ => Gate::Closed,
-        }
-    }
-
-    /// `true` while it is set aside, whether or not it has a connection.
-    pub(crate) fn is_ejected(&self) -> bool {
-        self.load.gate.load(Ordering::Acquire) & EJECTED != 0
+        self.seat.gate()
     }
 
     /// `true` when the gate is [open](Gate::Open).
     pub fn admits(&self) -> bool {
-        self.load.gate.load(Ordering::Acquire) == 0
+        self.seat.admits()
     }
 
     /// The connection is ready: it takes calls, unless it is ejected, or a [loss](Self::lose) is still to be settled.
     pub fn open(&self) {
-        self.load.gate.fetch_and(!CLOSED, Ordering::AcqRel);
+        self.seat.gate.fetch_and(!CLOSED, Ordering::AcqRel);
     }
 
     /// The connection is gone, or the endpoint leaves: no pick returns it from now on, in whatever picker it still stands.
     pub fn close(&self) {
-        self.load.gate.fetch_or(CLOSED, Ordering::AcqRel);
+        self.seat.gate.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
     /// The connection is gone, says whoever has it, for whoever [opens](Self::open) and [closes](Self::close) the gate and will hear
     /// of it later: it stays closed at least until that [settles](Self::settle_loss) this, whatever it opens before.
     pub fn lose(&self) {
-        self.load.gate.fetch_add(LOSS, Ordering::AcqRel);
+        self.seat.gate.fetch_add(LOSS, Ordering::AcqRel);
     }
 
     /// Closes the gate as [`close`](Self::close) does; one [loss](Self::lose) has been heard of.
     pub fn settle_loss(&self) {
         let settled = |word: u32| Some(word.checked_sub(LOSS).unwrap_or(word) | CLOSED);
         // The closure always answers `Some`.
-        let _ = self.load.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, settled);
+        let _ = self.seat.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, settled);
     }
 
     /// Sets it aside for its failures. Returns `false` if it was already.
     pub fn eject(&self) -> bool {
-        self.load.gate.fetch_or(EJECTED, Ordering::AcqRel) & EJECTED == 0
+        self.seat.gate.fetch_or(EJECTED, Ordering::AcqRel) & EJECTED == 0
     }
 
     /// Ends an ejection: it takes calls again, with a [slow start](crate::SlowStart) where there is one, and with no
     /// failures in a row. Returns `false` if it was not ejected.
     pub fn readmit(&self) -> bool {
-        self.load.consecutive_failures.store(0, Ordering::Relaxed);
+        self.consecutive_failures.store(0, Ordering::Relaxed);
         self.restart_slow_start();
         self.lift_ejection()
     }
 
     /// Takes calls for the time being: nothing is forgotten. Returns `false` if it was not ejected.
     pub(crate) fn lift_ejection(&self) -> bool {
-        self.load.gate.fetch_and(!EJECTED, Ordering::AcqRel) & EJECTED != 0
+        self.seat.gate.fetch_and(!EJECTED, Ordering::AcqRel) & EJECTED != 0
     }
 
     /// The next call begins its slow start.
@@ -258,17 +237,17 @@ impl EndpointState {
 
     /// Calls that have started here and have not ended, streams included.
     pub fn in_flight(&self) -> u32 {
-        self.load.in_flight.load(Ordering::Relaxed)
+        self.seat.in_flight()
     }
 
     /// Calls that have ended here, but for those that never reached it.
     pub fn calls(&self) -> u64 {
-        self.load.calls.load(Ordering::Relaxed)
+        self.successes() + self.failures() + self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Calls that ended as [`Outcome::Ok`].
     pub fn successes(&self) -> u64 {
-        self.load.successes.load(Ordering::Relaxed)
+        self.successes.load(Ordering::Relaxed)
     }
 
     /// Calls that ended as [`Outcome::Failed`] or [`Outcome::Lost`].
@@ -278,34 +257,40 @@ impl EndpointState {
 
     /// Failures since the last call that went well.
     pub fn consecutive_failures(&self) -> u32 {
-        self.load.consecutive_failures.load(Ordering::Relaxed)
+        self.consecutive_failures.load(Ordering::Relaxed)
     }
 
     /// How long its calls take at present, by the average that [`PeakEwma`](crate::PeakEwma) keeps: it follows rises
     /// at once, falls slowly, and counts failures as slowness. `None` before the first call has ended, and under
     /// policies that do not measure.
     pub fn latency(&self, now: Instant) -> Option<Duration> {
-        let seconds = self.load.latency.estimate(self.tick(now))?;
+        let seconds = self.seat.latency.at(self.gauge.get()?, self.tick(now))?;
         Some(Duration::try_from_secs_f32(seconds).unwrap_or(Duration::MAX))
-    }
-
-    /// The same, for comparing.
-    pub(crate) fn fallen_latency(&self, now: Tick, rate: f32) -> Option<Fallen> {
-        self.load.latency.fallen(now, rate)
     }
 
     /// Measures latency from now on.
     pub(crate) fn measure(&self, gauge: Gauge) {
-        self.load.latency.measure(gauge);
+        self.gauge.set(gauge);
+    }
+
+    fn record(&self, at: Instant, sample: Sample) {
+        if let Some(gauge) = self.gauge.get() {
+            self.seat.latency.record(gauge, self.tick(at), sample);
+        }
+    }
+
+    /// What picks read of it. To be kept no longer than this is.
+    pub(crate) fn vitals(&self) -> &'static Vitals {
+        self.seat.vitals()
     }
 
     pub(crate) fn tick(&self, now: Instant) -> Tick {
-        Tick::between(self.load.epoch, now)
+        Tick::between(self.epoch, now)
     }
 
     /// A call starts here.
     pub fn started(self: &Arc<Self>, now: Instant) -> Started {
-        self.load.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.seat.in_flight.fetch_add(1, Ordering::Relaxed);
         Started { state: Arc::clone(self), at: now, measured: false, finished: false }
     }
 
@@ -313,26 +298,26 @@ impl EndpointState {
     fn ended(&self, outcome: Outcome, at: Instant, took: Option<Duration>) {
         let sample = match outcome {
             Outcome::Ok => {
-                self.load.successes.fetch_add(1, Ordering::Relaxed);
-                self.load.consecutive_failures.store(0, Ordering::Relaxed);
+                self.successes.fetch_add(1, Ordering::Relaxed);
+                self.consecutive_failures.store(0, Ordering::Relaxed);
                 took.map(Sample::Answered)
             }
             Outcome::Failed | Outcome::Lost => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                let before = self.load.consecutive_failures.fetch_add(1, Ordering::Relaxed);
+                let before = self.consecutive_failures.fetch_add(1, Ordering::Relaxed);
                 Some(Sample::Failed(took.unwrap_or_default(), before.saturating_add(1)))
             }
-            Outcome::Cancelled => took.map(Sample::AtLeast),
+            Outcome::Cancelled => {
+                self.cancelled.fetch_add(1, Ordering::Relaxed);
+                took.map(Sample::AtLeast)
+            }
             Outcome::NotSent => None,
         };
         if let Some(sample) = sample {
-            self.load.latency.record(self.tick(at), sample);
-        }
-        if outcome != Outcome::NotSent {
-            self.load.calls.fetch_add(1, Ordering::Relaxed);
+            self.record(at, sample);
         }
         // Last, so that whoever sees no call in flight also sees the call counted.
-        self.load.in_flight.fetch_sub(1, Ordering::Release);
+        self.seat.in_flight.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -368,7 +353,7 @@ impl Started {
         if !self.measured {
             self.measured = true;
             let took = now.saturating_duration_since(self.at);
-            self.state.load.latency.record(self.state.tick(now), Sample::Answered(took));
+            self.state.record(now, Sample::Answered(took));
         }
     }
 
@@ -391,8 +376,21 @@ impl Drop for Started {
 
 #[cfg(test)]
 mod tests {
-    use crate::Gate;
-    use std::time::Instant;
+    use crate::latency::Gauge;
+    use crate::{Gate, Outcome};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn nothing_is_recorded_unless_it_is_measured() {
+        let (now, state) = (Instant::now(), crate::fixture::fleet(1, Instant::now()).remove(0));
+        let call = || state.started(now).finished(now + Duration::from_millis(1), Outcome::Ok);
+        call();
+        assert_eq!(state.latency(now), None);
+        state.measure(Gauge { decay: 10.0, failure_penalty: 10.0 });
+        assert_eq!(state.latency(now), None);
+        call();
+        assert!(state.latency(now).is_some());
+    }
 
     #[test]
     fn a_loss_keeps_the_gate_closed_until_it_is_settled_whatever_opens_it() {

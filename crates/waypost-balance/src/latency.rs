@@ -35,13 +35,19 @@ pub(crate) enum Sample {
     AtLeast(Duration),
 }
 
-/// The average of one endpoint. Both words are read and written as a whole, so that readers see no mixture.
+/// The [`Gauge`] of one endpoint: two `f32` in a word, so that readers see no mixture. 0: nothing is measured.
 #[derive(Debug, Default)]
-pub(crate) struct Latency {
-    /// The [`Gauge`]: two `f32`. 0: nothing is measured.
-    gauge: AtomicU64,
-    /// The estimate in seconds (an `f32`, above 0) and the [`Tick`] of the last sample. 0: there is no sample yet.
-    estimate: AtomicU64,
+pub(crate) struct SharedGauge(AtomicU64);
+
+/// The average of one endpoint in seconds (an `f32`, above 0) and the [`Tick`] of the last sample, in a word. 0: there is no sample yet.
+#[derive(Debug)]
+pub(crate) struct Estimate(AtomicU64);
+
+/// What an [`Estimate`] was at its last sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Last {
+    pub(crate) seconds: f32,
+    pub(crate) at: Tick,
 }
 
 /// An estimate that is to be compared with another's: what is left of `scale` after `age`.
@@ -49,7 +55,7 @@ pub(crate) struct Latency {
 pub(crate) struct Fallen {
     /// Finite, not below 0.
     pub(crate) scale: f32,
-    /// Multiples of the decay; not below 0.
+    /// Multiples of the decay, from any time that is the same for both.
     pub(crate) age: f32,
 }
 
@@ -86,59 +92,88 @@ impl Tick {
     }
 
     /// Seconds from `earlier` to this; 0 if `earlier` is the later one.
+    pub(crate) fn seconds_since(self, earlier: Self) -> f32 {
+        self.seconds_from(earlier).max(0.0)
+    }
+
+    /// Seconds from `other` to this; below 0 if `other` is the later one.
     #[expect(clippy::cast_precision_loss, reason = "seven digits of a duration are enough")]
-    fn seconds_since(self, earlier: Self) -> f32 {
-        let ticks = self.0.wrapping_sub(earlier.0);
-        if ticks > u32::MAX / 2 { 0.0 } else { ticks as f32 * TICK_SECONDS }
+    pub(crate) fn seconds_from(self, other: Self) -> f32 {
+        self.0.wrapping_sub(other.0).cast_signed() as f32 * TICK_SECONDS
     }
 }
 
-// === impl Latency ===
+// === impl SharedGauge ===
 
-impl Latency {
+impl SharedGauge {
     /// Measures from now on.
-    pub(crate) fn measure(&self, gauge: Gauge) {
-        self.gauge.store(pack(gauge.decay, gauge.failure_penalty.to_bits()), Relaxed);
+    pub(crate) fn set(&self, gauge: Gauge) {
+        self.0.store(pack(gauge.decay, gauge.failure_penalty.to_bits()), Relaxed);
     }
 
-    /// What [`measure`](Self::measure) has set.
-    pub(crate) fn gauge(&self) -> Option<Gauge> {
-        let word = self.gauge.load(Relaxed);
+    /// What was [set](Self::set) last.
+    pub(crate) fn get(&self) -> Option<Gauge> {
+        let word = self.0.load(Relaxed);
         let (decay, penalty) = unpack(word);
         (word != 0).then_some(Gauge { decay, failure_penalty: f32::from_bits(penalty) })
     }
+}
 
-    /// The estimate in seconds, as it has fallen until `now`; `None` before the first sample.
-    pub(crate) fn estimate(&self, now: Tick) -> Option<f32> {
-        let gauge = self.gauge()?;
-        let word = self.estimate.load(Relaxed);
-        (word != 0).then(|| {
-            let (last, at) = unpack(word);
-            last * kept(gauge, now.seconds_since(Tick(at)))
-        })
+// === impl Estimate ===
+
+impl Estimate {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
     }
 
-    /// The same, with its fall still to be reckoned, which by this `rate` is `e` in a second.
-    pub(crate) fn fallen(&self, now: Tick, rate: f32) -> Option<Fallen> {
-        let word = self.estimate.load(Relaxed);
-        (word != 0).then(|| {
-            let (scale, at) = unpack(word);
-            Fallen { scale, age: now.seconds_since(Tick(at)) * rate }
-        })
+    /// There was no sample.
+    pub(crate) fn forget(&self) {
+        self.0.store(0, Relaxed);
     }
 
-    pub(crate) fn record(&self, now: Tick, sample: Sample) {
-        let Some(gauge) = self.gauge() else { return };
-        let mut word = self.estimate.load(Relaxed);
+    /// What it has fallen to at `now`, in seconds; `None` before the first sample.
+    pub(crate) fn at(&self, gauge: Gauge, now: Tick) -> Option<f32> {
+        self.last().map(|last| last.fallen(gauge, now))
+    }
+
+    /// As the last sample has left it; `None` before the first.
+    pub(crate) fn last(&self) -> Option<Last> {
+        Last::of(self.0.load(Relaxed))
+    }
+
+    pub(crate) fn record(&self, gauge: Gauge, now: Tick, sample: Sample) {
+        let mut word = self.0.load(Relaxed);
         for _ in 0..TRIES {
-            let known = (word != 0).then(|| unpack(word)).map(|(last, at)| (last, Tick(at)));
-            let Some(next) = gauge.after(known, now, sample) else { return };
+            let Some(next) = gauge.after(Last::of(word), now, sample) else { return };
             let next = pack(next.max(LEAST), now.0);
-            match self.estimate.compare_exchange_weak(word, next, Relaxed, Relaxed) {
+            match self.0.compare_exchange_weak(word, next, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(found) => word = found,
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Estimate {
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+}
+
+// === impl Last ===
+
+impl Last {
+    fn of(word: u64) -> Option<Self> {
+        (word != 0).then(|| {
+            let (seconds, at) = unpack(word);
+            Self { seconds, at: Tick(at) }
+        })
+    }
+
+    /// What it has fallen to at `now`, in seconds.
+    fn fallen(self, gauge: Gauge, now: Tick) -> f32 {
+        self.seconds * kept(gauge, now.seconds_since(self.at))
     }
 }
 
@@ -189,13 +224,13 @@ impl PartialEq for Fallen {
 
 impl Gauge {
     /// The estimate after `sample`; `None` if it says nothing.
-    fn after(self, known: Option<(f32, Tick)>, now: Tick, sample: Sample) -> Option<f32> {
-        let fallen = known.map(|(last, at)| last * kept(self, now.seconds_since(at)));
+    fn after(self, known: Option<Last>, now: Tick, sample: Sample) -> Option<f32> {
+        let fallen = known.map(|last| last.fallen(self, now));
         match (sample, known) {
             (Sample::Answered(took), None) => Some(took.as_secs_f32()),
-            (Sample::Answered(took), Some((last, at))) => {
-                let (took, kept) = (took.as_secs_f32(), kept(self, now.seconds_since(at)));
-                Some(if took > last { took } else { last * kept + took * (1.0 - kept) })
+            (Sample::Answered(took), Some(last)) => {
+                let (took, kept) = (took.as_secs_f32(), kept(self, now.seconds_since(last.at)));
+                Some(if took > last.seconds { took } else { last.seconds * kept + took * (1.0 - kept) })
             }
             // How fast it fails must not make it attractive. One failure among many calls that go well doubles the
             // estimate; an endpoint that only fails is at the penalty after a few calls, whatever its calls used to
@@ -236,36 +271,25 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn latency() -> Latency {
-        let latency = Latency::default();
-        latency.measure(Gauge { decay: 10.0, failure_penalty: 10.0 });
-        latency
-    }
+    const GAUGE: Gauge = Gauge { decay: 10.0, failure_penalty: 10.0 };
 
     fn tick(ms: u32) -> Tick {
         Tick::at(MS * ms)
     }
 
-    fn ms(latency: &Latency, at: u32) -> f32 {
-        latency.estimate(tick(at)).unwrap() * 1e3
-    }
-
-    #[test]
-    fn nothing_is_recorded_unless_it_is_measured() {
-        let latency = Latency::default();
-        latency.record(tick(1), Sample::Answered(MS));
-        assert_eq!(latency.estimate(tick(1)), None);
+    fn ms(latency: &Estimate, at: u32) -> f32 {
+        latency.at(GAUGE, tick(at)).unwrap() * 1e3
     }
 
     #[test]
     fn a_peak_is_believed_at_once_and_forgotten_by_and_by() {
-        let latency = latency();
-        latency.record(tick(0), Sample::Answered(MS * 10));
+        let latency = Estimate::new();
+        latency.record(GAUGE, tick(0), Sample::Answered(MS * 10));
         assert!((ms(&latency, 0) - 10.0).abs() < 0.01);
-        latency.record(tick(1), Sample::Answered(MS * 100));
+        latency.record(GAUGE, tick(1), Sample::Answered(MS * 100));
         assert!((ms(&latency, 1) - 100.0).abs() < 0.1);
         // Ten seconds later a fast call weighs 1 - 1/e.
-        latency.record(tick(10_001), Sample::Answered(MS * 10));
+        latency.record(GAUGE, tick(10_001), Sample::Answered(MS * 10));
         assert!((ms(&latency, 10_001) - (36.79 + 6.32)).abs() < 0.1, "{}", ms(&latency, 10_001));
         // Without calls it falls by e in ten seconds.
         assert!((ms(&latency, 20_001) - 43.11 / std::f32::consts::E).abs() < 0.1);
@@ -273,39 +297,39 @@ mod tests {
 
     #[test]
     fn failures_double_the_estimate_up_to_the_penalty_and_never_lower_it() {
-        let latency = latency();
-        latency.record(tick(0), Sample::Answered(MS * 10));
-        latency.record(tick(1), Sample::Failed(Duration::ZERO, 1));
+        let latency = Estimate::new();
+        latency.record(GAUGE, tick(0), Sample::Answered(MS * 10));
+        latency.record(GAUGE, tick(1), Sample::Failed(Duration::ZERO, 1));
         assert!((ms(&latency, 1) - 20.0).abs() < 0.1);
         for in_a_row in 2..=5 {
-            latency.record(tick(1), Sample::Failed(Duration::ZERO, in_a_row));
+            latency.record(GAUGE, tick(1), Sample::Failed(Duration::ZERO, in_a_row));
         }
         assert!((ms(&latency, 1) - 10_000.0).abs() < 1.0, "{}", ms(&latency, 1));
-        latency.record(tick(1), Sample::Failed(MS * 30_000, u32::MAX));
+        latency.record(GAUGE, tick(1), Sample::Failed(MS * 30_000, u32::MAX));
         assert!((ms(&latency, 1) - 30_000.0).abs() < 3.0, "{}", ms(&latency, 1));
     }
 
     #[test]
     fn a_first_call_that_fails_costs_the_penalty() {
-        let latency = latency();
-        latency.record(tick(0), Sample::Failed(MS, 1));
+        let latency = Estimate::new();
+        latency.record(GAUGE, tick(0), Sample::Failed(MS, 1));
         assert!((ms(&latency, 0) - 10_000.0).abs() < 1.0);
     }
 
     #[test]
     fn a_call_given_up_can_only_raise_the_estimate() {
-        let latency = latency();
-        latency.record(tick(0), Sample::Answered(MS * 10));
-        latency.record(tick(0), Sample::AtLeast(MS));
+        let latency = Estimate::new();
+        latency.record(GAUGE, tick(0), Sample::Answered(MS * 10));
+        latency.record(GAUGE, tick(0), Sample::AtLeast(MS));
         assert!((ms(&latency, 0) - 10.0).abs() < 0.01);
-        latency.record(tick(0), Sample::AtLeast(MS * 500));
+        latency.record(GAUGE, tick(0), Sample::AtLeast(MS * 500));
         assert!((ms(&latency, 0) - 500.0).abs() < 0.1);
     }
 
     /// Alike, very different, and nothing at all.
     fn fallen() -> impl Strategy<Value = Fallen> {
         let scale = prop_oneof![4 => 0_f32..100.0, 4 => 1_f32..1.1, 1 => Just(0.0), 1 => 0_f32..1e9];
-        let age = prop_oneof![4 => 0_f32..50.0, 4 => 0_f32..0.1, 1 => Just(0.0), 1 => 0_f32..1e9];
+        let age = prop_oneof![4 => -50_f32..50.0, 4 => 0_f32..0.1, 1 => Just(0.0), 1 => 0_f32..1e9];
         (scale, age).prop_map(|(scale, age)| Fallen { scale, age })
     }
 
@@ -328,10 +352,10 @@ mod tests {
 
     #[test]
     fn time_that_runs_backwards_counts_as_none() {
-        let latency = latency();
-        latency.record(tick(5_000), Sample::Answered(MS * 10));
+        let latency = Estimate::new();
+        latency.record(GAUGE, tick(5_000), Sample::Answered(MS * 10));
         assert!((ms(&latency, 1_000) - 10.0).abs() < 0.01);
-        latency.record(tick(1_000), Sample::Answered(Duration::ZERO));
+        latency.record(GAUGE, tick(1_000), Sample::Answered(Duration::ZERO));
         assert!(ms(&latency, 1_000) > 9.9);
     }
 }

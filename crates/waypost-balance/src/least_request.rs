@@ -1,7 +1,7 @@
 //! `least_request`: the least loaded of a few.
 
 use crate::choose::{MOST_CHOICES, least_of, lesser_of_two};
-use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::sync::Arc;
 
 /// Draws two endpoints at random, or [a few more](Self::with_choices), and takes the one with the fewest calls in flight (power of
@@ -64,7 +64,9 @@ impl Policy for LeastRequest {
 
 impl Picker for LesserOfTwo {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
-        lesser_of_two(&self.ready, EndpointState::in_flight, request)
+        let vitals = self.ready.vitals();
+        let le = |one: usize, other: usize| vitals[one].in_flight() <= vitals[other].in_flight();
+        lesser_of_two(&self.ready, le, request)
     }
 }
 
@@ -72,6 +74,6 @@ impl Picker for LesserOfTwo {
 
 impl Picker for LeastOfSome {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
-        least_of(&self.ready, self.choices, EndpointState::in_flight, request)
+        least_of(&self.ready, self.choices, |index| self.ready.vitals()[index].in_flight(), request)
     }
 }

@@ -80,6 +80,7 @@ mod schedule;
 mod slow_start;
 mod subset;
 mod turns;
+mod vitals;
 mod weighted_round_robin;
 mod weights;
 mod zone_aware;

@@ -38,14 +38,29 @@ struct MaglevPicker {
 struct Table {
     members: Members,
     size: usize,
-    /// To whom the slot belongs: an index into `members`. Empty if there are none.
-    slots: Box<[u32]>,
+    slots: Slots,
 }
 
-/// A slot that is nobody's yet.
-const FREE: u32 = u32::MAX;
+/// To whom each slot belongs: an index into the members. Empty if there are none.
+enum Slots {
+    /// Of up to 65,535 endpoints. Of a table that is too large for a cache half as much is in it.
+    Narrow(Box<[u16]>),
+    Wide(Box<[u32]>),
+}
+
+/// An index into the members.
+trait Owner: Copy + PartialEq {
+    /// A slot that is nobody's yet.
+    const FREE: Self;
+
+    /// The indices from 0 on, up to [`FREE`](Self::FREE) at most.
+    fn all() -> impl Iterator<Item = Self>;
+
+    fn index(self) -> usize;
+}
+
 const DEFAULT_SIZE: usize = 65_537;
-/// 20 MB, and Envoy's limit; a prime.
+/// 20 MB at most, and Envoy's limit; a prime.
 const LARGEST_SIZE: usize = 5_000_011;
 /// Other slots that are looked at for a call whose endpoint cannot take it, one after the other. With half of the fleet set aside, one
 /// call in 65,536 finds none there that can.
@@ -60,7 +75,8 @@ impl Default for Maglev {
 }
 
 impl Maglev {
-    /// The number of slots: 65,537 by default. Rounded up to a prime, between 2 and 5,000,011. A slot takes 4 bytes.
+    /// The number of slots: 65,537 by default. Rounded up to a prime, between 2 and 5,000,011. A slot takes 2 bytes; 4 for
+    /// 65,536 endpoints and more.
     pub fn with_table_size(mut self, size: usize) -> Self {
         self.size = (size.max(2)..LARGEST_SIZE).find(|&size| is_prime(size)).unwrap_or(LARGEST_SIZE);
         self
@@ -90,8 +106,8 @@ fn is_prime(number: usize) -> bool {
 // === impl Table ===
 
 /// One endpoint while the table is filled.
-struct Preference {
-    member: u32,
+struct Preference<O> {
+    member: O,
     weight: u64,
     /// The turns that it has had: as many as there are slots at most.
     had: u64,
@@ -101,7 +117,16 @@ struct Preference {
 
 impl Table {
     fn new(members: Members, size: usize) -> Self {
-        let mut preferences: Vec<Preference> = (0_u32..)
+        let slots = if members.hashes.len() <= u16::FREE.index() {
+            Slots::Narrow(Self::slots(&members, size))
+        } else {
+            Slots::Wide(Self::slots(&members, size))
+        };
+        Self { members, size, slots }
+    }
+
+    fn slots<O: Owner>(members: &Members, size: usize) -> Box<[O]> {
+        let mut preferences: Vec<Preference<O>> = O::all()
             .zip(&members.hashes)
             .zip(members.weights.as_slice())
             .filter(|&(_, &weight)| weight > 0)
@@ -109,25 +134,59 @@ impl Table {
             .collect();
         // By address rather than by place, so that the same set makes the same table on every client, in whatever
         // order it comes.
-        preferences.sort_by_key(|preference| &members.addresses[preference.member as usize]);
-        let slots = fill(&mut preferences, size);
-        Self { members, size, slots: slots.into() }
+        preferences.sort_by_key(|preference| &members.addresses[preference.member.index()]);
+        fill(&mut preferences, size).into()
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the table's length, a usize")]
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below the table's size, a usize")]
     fn owner(&self, hash: u64) -> Option<usize> {
-        let slot = hash.checked_rem(self.slots.len() as u64)?;
-        self.slots.get(slot as usize).map(|&owner| owner as usize)
+        let slot = (hash % self.size as u64) as usize;
+        self.slots.get(slot)
+    }
+}
+
+// === impl Slots ===
+
+impl Slots {
+    fn get(&self, slot: usize) -> Option<usize> {
+        match self {
+            Self::Narrow(slots) => slots.get(slot).map(|owner| owner.index()),
+            Self::Wide(slots) => slots.get(slot).map(|owner| owner.index()),
+        }
+    }
+}
+
+impl Owner for u16 {
+    const FREE: Self = Self::MAX;
+
+    fn all() -> impl Iterator<Item = Self> {
+        0..=Self::FREE
+    }
+
+    fn index(self) -> usize {
+        self.into()
+    }
+}
+
+impl Owner for u32 {
+    const FREE: Self = Self::MAX;
+
+    fn all() -> impl Iterator<Item = Self> {
+        0..=Self::FREE
+    }
+
+    fn index(self) -> usize {
+        self as usize
     }
 }
 
 /// To whom each slot belongs. By turns: the kth turn of one of weight `w` is in round `k * highest / w`, rounded up, and within a round
 /// turns are in the order of the endpoints.
-fn fill(preferences: &mut [Preference], size: usize) -> Vec<u32> {
+fn fill<O: Owner>(preferences: &mut [Preference<O>], size: usize) -> Vec<O> {
     let Some(highest) = preferences.iter().map(|preference| preference.weight).max() else {
         return Vec::new();
     };
-    let mut slots = vec![FREE; size];
+    let mut slots = vec![O::FREE; size];
     if preferences.iter().all(|preference| preference.weight == highest) {
         for turn in 0..size {
             let at = turn % preferences.len();
@@ -148,10 +207,10 @@ fn fill(preferences: &mut [Preference], size: usize) -> Vec<u32> {
 
 // === impl Preference ===
 
-impl Preference {
+impl<O: Owner> Preference<O> {
     /// `hash` is that of the address.
     #[expect(clippy::cast_possible_truncation, reason = "the remainders are below the table's size, a usize")]
-    fn new(member: u32, hash: u64, weight: u32, size: usize) -> Self {
+    fn new(member: O, hash: u64, weight: u32, size: usize) -> Self {
         let next = (hash % size as u64) as usize;
         // Any number but 0, so that, the size being a prime, every slot has its turn.
         let skip = (mix(hash, 1) % (size as u64 - 1)) as usize + 1;
@@ -164,8 +223,8 @@ impl Preference {
     }
 
     /// Takes a turn: the slot that it prefers among those that are free, of which there must be one.
-    fn take(&mut self, slots: &mut [u32]) {
-        while slots[self.next] != FREE {
+    fn take(&mut self, slots: &mut [O]) {
+        while slots[self.next] != O::FREE {
             self.advance(slots.len());
         }
         slots[self.next] = self.member;
@@ -184,8 +243,7 @@ impl Preference {
 impl Picker for MaglevPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let hash = request.hash.unwrap_or_else(request.random);
-        let fresh =
-            |index: &usize| self.ready.get(*index).is_some_and(|endpoint| is_fresh(endpoint, request));
+        let fresh = |index: &usize| is_fresh(&self.ready, *index, request);
         let owner = self.table.owner(hash)?;
         if fresh(&owner) {
             return Some(owner);
@@ -200,12 +258,14 @@ impl Picker for MaglevPicker {
 mod tests {
     use super::*;
     use crate::hash_key;
+    use crate::weights::Weights;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     /// Round by round, as the paper has it and as tables were filled once: no table that is in use anywhere is to change.
-    fn round_by_round(preferences: &mut [Preference], size: usize) -> Vec<u32> {
+    fn round_by_round(preferences: &mut [Preference<u32>], size: usize) -> Vec<u32> {
         let highest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1);
-        let mut slots = vec![FREE; if preferences.is_empty() { 0 } else { size }];
+        let mut slots = vec![u32::FREE; if preferences.is_empty() { 0 } else { size }];
         let (mut left, mut round) = (slots.len(), 0);
         while left > 0 {
             round += 1;
@@ -219,9 +279,10 @@ mod tests {
         slots
     }
 
-    fn preferences(weights: &[u32], size: usize) -> Vec<Preference> {
-        let weights = (0..).zip(weights).filter(|(_, weight)| **weight > 0);
-        weights.map(|(n, &weight)| Preference::new(n, hash_key(&n.to_be_bytes()), weight, size)).collect()
+    fn preferences<O: Owner>(weights: &[u32], size: usize) -> Vec<Preference<O>> {
+        let weights = O::all().zip(weights).filter(|(_, weight)| **weight > 0);
+        let hash = |n: O| hash_key(&n.index().to_be_bytes());
+        weights.map(|(n, &weight)| Preference::new(n, hash(n), weight, size)).collect()
     }
 
     proptest! {
@@ -230,8 +291,11 @@ mod tests {
             weights in prop::collection::vec(prop_oneof![0_u32..4, 0_u32..200], 0..20), size in 0_usize..4,
         ) {
             let size = [2, 7, 251, 1_021][size];
-            let (mut one, mut other) = (preferences(&weights, size), preferences(&weights, size));
-            prop_assert_eq!(fill(&mut one, size), round_by_round(&mut other, size));
+            let (mut one, mut other) = (preferences::<u32>(&weights, size), preferences(&weights, size));
+            let table = round_by_round(&mut other, size);
+            prop_assert_eq!(&fill(&mut one, size), &table);
+            let narrow = fill(&mut preferences::<u16>(&weights, size), size);
+            prop_assert!(narrow.into_iter().map(u32::from).eq(table));
         }
     }
 
@@ -240,10 +304,10 @@ mod tests {
     fn a_weight_that_is_far_above_the_others_costs_no_more() {
         let mut weights = vec![1; 100];
         weights[7] = u32::MAX;
-        let slots = fill(&mut preferences(&weights, 65_537), 65_537);
+        let slots = fill(&mut preferences::<u16>(&weights, 65_537), 65_537);
         assert!(slots.iter().all(|&member| member == 7));
         weights[8] = u32::MAX / 2;
-        let slots = fill(&mut preferences(&weights, 65_537), 65_537);
+        let slots = fill(&mut preferences::<u16>(&weights, 65_537), 65_537);
         assert_eq!(slots.iter().filter(|&&member| member == 8).count(), 65_537 / 3);
     }
 
@@ -270,8 +334,23 @@ mod tests {
     fn more_endpoints_than_slots_is_no_error() {
         let fleet = crate::fixture::fleet(20, std::time::Instant::now());
         let table = Table::new(Members::of(&fleet), 7);
-        assert_eq!(table.slots.len(), 7);
+        assert!((0..7).all(|slot| table.slots.get(slot).is_some()) && table.slots.get(7).is_none());
         assert!(Table::new(Members::of(&[]), 7).owner(3).is_none());
+    }
+
+    #[test]
+    fn as_many_endpoints_as_two_bytes_count_have_slots_and_more() {
+        for count in [65_535, 65_536] {
+            let members = Members {
+                addresses: (0..count).map(|n| n.to_string().into()).collect(),
+                weights: Weights::from_slice(&vec![1; count]),
+                hashes: (0..count as u64).map(|n| hash_key(&n.to_be_bytes())).collect(),
+            };
+            let table = Table::new(members, 65_537);
+            assert_eq!(matches!(table.slots, Slots::Narrow(_)), count == 65_535);
+            let owners: BTreeSet<_> = (0..65_537).map(|slot| table.slots.get(slot).unwrap()).collect();
+            assert!(owners.into_iter().eq(0..count));
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `peak_ewma`: the one of two that will answer sooner.
 
 use crate::choose::lesser_of_two;
-use crate::latency::{Fallen, Gauge, Tick};
-use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
+use crate::latency::{Fallen, Gauge, Last};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,37 +92,53 @@ impl Policy for PeakEwma {
 // === impl PeakEwmaPicker ===
 
 impl PeakEwmaPicker {
-    #[expect(clippy::cast_precision_loss, reason = "a load, not a count")]
-    fn load(&self, endpoint: &EndpointState, now: Tick) -> Fallen {
-        let in_flight = endpoint.in_flight() as f32;
-        match endpoint.fallen_latency(now, self.rate) {
-            Some(latency) => Fallen { scale: latency.scale * (in_flight + 1.0), ..latency },
-            None => Fallen { scale: self.unmeasured * in_flight, age: 0.0 },
+    /// Whether the first has no more load than the other.
+    fn le(&self, one: usize, other: usize, now: Instant) -> bool {
+        let vitals = self.ready.vitals();
+        let [first, second] =
+            [one, other].map(|index| (vitals[index].latency.last(), vitals[index].in_flight()));
+        match (self.epoch, first, second) {
+            // Until now both fall alike: what time it is need not be known.
+            (Some(_), (Some(first), calls), (Some(second), others)) => {
+                let older = second.at.seconds_from(first.at) * self.rate;
+                let fallen =
+                    |last: Last, calls, age| Fallen { scale: last.seconds * (number(calls) + 1.0), age };
+                fallen(first, calls, older) <= fallen(second, others, 0.0)
+            }
+            _ => self.load(one, now) <= self.load(other, now),
+        }
+    }
+
+    #[cold]
+    fn load(&self, index: usize, now: Instant) -> Fallen {
+        let vitals = self.ready.vitals()[index];
+        let calls = number(vitals.in_flight());
+        match vitals.latency.last() {
+            Some(last) => {
+                let age = self.ready[index].tick(now).seconds_since(last.at) * self.rate;
+                Fallen { scale: last.seconds * (calls + 1.0), age }
+            }
+            None => Fallen { scale: self.unmeasured * calls, age: 0.0 },
         }
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a load, not a count")]
+fn number(calls: u32) -> f32 {
+    calls as f32
+}
+
 impl Picker for PeakEwmaPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
-        match self.epoch {
-            Some(epoch) => {
-                let now = Tick::between(epoch, request.now);
-                lesser_of_two(&self.ready, |endpoint| self.load(endpoint, now), request)
-            }
-            None => lesser_of_two(
-                &self.ready,
-                |endpoint| self.load(endpoint, endpoint.tick(request.now)),
-                request,
-            ),
-        }
+        lesser_of_two(&self.ready, |one, other| self.le(one, other, request.now), request)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Outcome;
     use crate::fixture::fleet;
+    use crate::{EndpointState, Outcome};
     use std::cell::Cell;
 
     /// Of ten, with latencies and calls under way, what a thousand picks come to a minute after `now`.

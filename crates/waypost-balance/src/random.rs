@@ -32,7 +32,7 @@ impl Policy for Random {
 impl Picker for RandomPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let drawn = below((request.random)(), self.ready.len());
-        if is_fresh(self.ready.get(drawn)?, request) {
+        if is_fresh(&self.ready, drawn, request) {
             return Some(drawn);
         }
         draw_best(&self.ready, |_| 1, request)

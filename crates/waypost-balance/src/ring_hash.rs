@@ -169,7 +169,7 @@ impl Picker for RingHashPicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         let hash = request.hash.unwrap_or_else(request.random);
         let owner = self.ring.owner(hash)?;
-        if is_fresh(self.ready.get(owner)?, request) {
+        if is_fresh(&self.ready, owner, request) {
             return Some(owner);
         }
         self.ring.members.stand_in(&self.ready, hash, request)

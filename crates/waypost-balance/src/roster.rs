@@ -1,21 +1,64 @@
 //! The endpoints that a picker is built for.
 
 use crate::EndpointState;
+use crate::vitals::Vitals;
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// The endpoints that have a connection, in the order of their addresses: what a [`Policy`](crate::Policy) builds a picker for, which
-/// answers indices into it. Cheap to clone; clones share it.
+/// answers indices into it. Cheap to clone; clones share it, until one of them is changed.
 #[derive(Debug, Clone, Default)]
-pub struct Roster(Arc<Vec<Arc<EndpointState>>>);
+pub struct Roster(Arc<Lists>);
+
+/// The same endpoint has the same place in both.
+#[derive(Debug, Clone, Default)]
+struct Lists {
+    endpoints: Vec<Arc<EndpointState>>,
+    /// Those of the endpoints, which keep them theirs.
+    vitals: Vec<&'static Vitals>,
+}
 
 // === impl Roster ===
 
 impl Roster {
-    /// The endpoints, if there is no other clone of this: for whoever makes the next roster of a large one, of which a copy takes
-    /// longer than a change.
-    pub fn into_inner(self) -> Option<Vec<Arc<EndpointState>>> {
-        Arc::into_inner(self.0)
+    /// Whether there is another clone of this, so that a change would have to copy it: of a large one a copy takes longer than a change.
+    pub fn is_shared(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_none()
+    }
+
+    /// Puts one before that at `at`, or at the end.
+    ///
+    /// # Panics
+    /// If `at` is more than there are, as that of [`Vec::insert`].
+    pub fn insert(&mut self, at: usize, endpoint: Arc<EndpointState>) {
+        let lists = Arc::make_mut(&mut self.0);
+        lists.vitals.insert(at, endpoint.vitals());
+        lists.endpoints.insert(at, endpoint);
+    }
+
+    /// Puts one in the place of that at `at`, which is returned.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn replace(&mut self, at: usize, endpoint: Arc<EndpointState>) -> Arc<EndpointState> {
+        let lists = Arc::make_mut(&mut self.0);
+        lists.vitals[at] = endpoint.vitals();
+        std::mem::replace(&mut lists.endpoints[at], endpoint)
+    }
+
+    /// Takes that at `at` out.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn remove(&mut self, at: usize) -> Arc<EndpointState> {
+        let lists = Arc::make_mut(&mut self.0);
+        lists.vitals.remove(at);
+        lists.endpoints.remove(at)
+    }
+
+    /// What a pick reads of each.
+    pub(crate) fn vitals(&self) -> &[&'static Vitals] {
+        &self.0.vitals
     }
 
     /// Those that are not in `before`, by a look at both in their order, which touches only what differs.
@@ -38,13 +81,21 @@ impl Deref for Roster {
     type Target = [Arc<EndpointState>];
 
     fn deref(&self) -> &Self::Target {
-        &self.0
+        &self.0.endpoints
     }
 }
 
 impl From<Vec<Arc<EndpointState>>> for Roster {
     fn from(endpoints: Vec<Arc<EndpointState>>) -> Self {
-        Self(Arc::new(endpoints))
+        let vitals = endpoints.iter().map(|endpoint| endpoint.vitals()).collect();
+        Self(Arc::new(Lists { endpoints, vitals }))
+    }
+}
+
+/// Without a copy, if there is no other clone.
+impl From<Roster> for Vec<Arc<EndpointState>> {
+    fn from(roster: Roster) -> Self {
+        Arc::unwrap_or_clone(roster.0).endpoints
     }
 }
 

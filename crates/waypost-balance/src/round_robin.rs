@@ -57,7 +57,7 @@ impl Picker for RoundRobinPicker {
         let turns = if request.exclude.is_empty() { count.min(TURNS) } else { 0 };
         for _ in 0..turns {
             let index = self.turns.take(count);
-            if is_fresh(&self.ready[index], request) {
+            if is_fresh(&self.ready, index, request) {
                 return Some(index);
             }
         }

@@ -70,7 +70,7 @@ impl Picker for WeightedRoundRobinPicker {
         let turns = if request.exclude.is_empty() { self.round.len().min(TURNS) } else { 0 };
         for _ in 0..turns {
             let index = self.round[self.turns.take(self.round.len())] as usize;
-            if is_fresh(&self.ready[index], request) {
+            if is_fresh(&self.ready, index, request) {
                 return Some(index);
             }
         }

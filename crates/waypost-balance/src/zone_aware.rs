@@ -2,8 +2,9 @@
 
 use crate::affinity::mix;
 use crate::choose::{Rank, rank};
+use crate::vitals::Vitals;
 use crate::weights::Weights;
-use crate::{EndpointState, PickRequest, Picker, Policy, Roster};
+use crate::{PickRequest, Picker, Policy, Roster};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -109,7 +110,7 @@ impl<P: Policy> Policy for ZoneAware<P> {
         let picks = AtomicU32::new(1);
         let picker = ZoneAwarePicker { zones, own, headroom: self.headroom, picks, period };
         // Here, for the first pick is not to wait for it; and newcomers count, though their gates are yet to open.
-        picker.survey(|endpoint| !endpoint.is_ejected());
+        picker.survey(|vitals| !vitals.is_ejected());
         Arc::new(picker)
     }
 }
@@ -122,7 +123,7 @@ impl ZoneAwarePicker {
     }
 
     /// Shares the calls out anew, by what counts.
-    fn survey(&self, counts: impl Fn(&EndpointState) -> bool) {
+    fn survey(&self, counts: impl Fn(&Vitals) -> bool) {
         let capacity = |zone: &Zone| zone.capacity(&counts);
         let all: f64 = self.zones.iter().map(capacity).sum();
         // The client's own zone counts even if nothing is left of it.
@@ -158,7 +159,7 @@ impl ZoneAwarePicker {
 impl Picker for ZoneAwarePicker {
     fn pick(&self, request: &PickRequest<'_>) -> Option<usize> {
         if self.picks.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.period) {
-            self.survey(EndpointState::admits);
+            self.survey(Vitals::admits);
         }
         let drawn = self.drawn(request);
         let first = self.zones.get(drawn)?.pick(request);
@@ -184,14 +185,14 @@ impl Picker for ZoneAwarePicker {
 
 impl Zone {
     #[expect(clippy::cast_precision_loss, reason = "a share is worked out of it")]
-    fn capacity(&self, counts: impl Fn(&EndpointState) -> bool) -> f64 {
-        let open = self.members.iter().zip(&self.weights).filter(|(endpoint, _)| counts(endpoint));
+    fn capacity(&self, counts: impl Fn(&Vitals) -> bool) -> f64 {
+        let open = self.members.vitals().iter().zip(&self.weights).filter(|(vitals, _)| counts(vitals));
         open.map(|(_, &weight)| u64::from(weight)).sum::<u64>() as f64
     }
 
     fn pick(&self, request: &PickRequest<'_>) -> Option<(usize, Rank)> {
         let picked = self.picker.pick(request)?;
-        Some((*self.places.get(picked)?, rank(self.members.get(picked)?, request)?))
+        Some((*self.places.get(picked)?, rank(&self.members, picked, request)?))
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Shown<C> {
     pub(crate) ready: Roster,
 }
 
-type Lists<C> = (Vec<Arc<Connection<C>>>, Vec<Arc<EndpointState>>);
+type Lists<C> = (Vec<Arc<Connection<C>>>, Roster);
 type Changes<C> = BTreeMap<Endpoint, Option<Arc<Connection<C>>>>;
 
 /// Changes that are made one by one, each of which moves half of a list on average. More are made in one pass.
@@ -70,12 +70,12 @@ impl<C> Rosters<C> {
 
     /// Shows the next one.
     pub(crate) fn turn(&mut self) {
-        let copy = || (self.shown.connections.to_vec(), self.shown.ready.to_vec());
+        let copy = || (self.shown.connections.to_vec(), Roster::from(&*self.shown.ready));
         let mut lists = self.spare.take().unwrap_or_else(copy);
         let changes = std::mem::take(&mut self.ahead);
         apply(&mut lists, &changes);
         let (connections, ready) = lists;
-        let next = Shown { connections: Arc::new(connections), ready: ready.into() };
+        let next = Shown { connections: Arc::new(connections), ready };
         self.last = Some(std::mem::replace(&mut self.shown, next));
         self.behind = changes;
     }
@@ -86,8 +86,10 @@ impl<C> Rosters<C> {
             return;
         }
         let changes = std::mem::take(&mut self.behind);
-        let Some(Shown { connections, ready }) = self.last.take() else { return };
-        if let (Some(connections), Some(ready)) = (Arc::into_inner(connections), ready.into_inner()) {
+        let Some(Shown { connections, mut ready }) = self.last.take() else { return };
+        if let Some(connections) = Arc::into_inner(connections)
+            && !ready.is_shared()
+        {
             let mut lists = (connections, ready);
             apply(&mut lists, &changes);
             self.spare = Some(lists);
@@ -97,15 +99,27 @@ impl<C> Rosters<C> {
 
 fn apply<C>((connections, ready): &mut Lists<C>, changes: &Changes<C>) {
     if changes.len() > FEW {
-        merge(connections, changes, |connection| connection.state.endpoint(), Arc::clone);
-        merge(ready, changes, |state| state.endpoint(), |connection| Arc::clone(&connection.state));
+        let endpoints = std::mem::take(ready).into();
+        *connections = merged(
+            std::mem::take(connections),
+            changes,
+            |connection| connection.state.endpoint(),
+            Arc::clone,
+        );
+        *ready = merged(
+            endpoints,
+            changes,
+            |state: &Arc<EndpointState>| state.endpoint(),
+            |connection| Arc::clone(&connection.state),
+        )
+        .into();
         return;
     }
     for (endpoint, connection) in changes {
         match (ready.binary_search_by(|known| known.endpoint().cmp(endpoint)), connection) {
             (Ok(at), Some(connection)) => {
                 connections[at] = Arc::clone(connection);
-                ready[at] = Arc::clone(&connection.state);
+                ready.replace(at, Arc::clone(&connection.state));
             }
             (Ok(at), None) => {
                 connections.remove(at);
@@ -120,14 +134,14 @@ fn apply<C>((connections, ready): &mut Lists<C>, changes: &Changes<C>) {
     }
 }
 
-fn merge<C, T>(
-    list: &mut Vec<T>,
+fn merged<C, T>(
+    list: Vec<T>,
     changes: &Changes<C>,
     endpoint_of: impl Fn(&T) -> &Endpoint,
     of: impl Fn(&Arc<Connection<C>>) -> T,
-) {
+) -> Vec<T> {
     let mut merged = Vec::with_capacity(list.len() + changes.len());
-    let mut before = list.drain(..).peekable();
+    let mut before = list.into_iter().peekable();
     for (endpoint, connection) in changes {
         while let Some(unchanged) = before.next_if(|known| endpoint_of(known) < endpoint) {
             merged.push(unchanged);
@@ -136,7 +150,7 @@ fn merge<C, T>(
         merged.extend(connection.as_ref().map(&of));
     }
     merged.extend(before);
-    *list = merged;
+    merged
 }
 
 #[cfg(test)]

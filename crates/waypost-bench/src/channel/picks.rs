@@ -14,7 +14,7 @@ use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PeakEwma as TowersEwma, PendingRequests};
 use waypost_balance::{LeastRequest, Maglev, Outcome, PeakEwma, PickRequest, Picker, Policy, RoundRobin};
-use waypost_bench::{Figure, Goal, Unit};
+use waypost_bench::{Figure, Goal, Unit, median};
 use waypost_simulation::{Dice, Ready as Fleet, warm};
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
@@ -98,11 +98,14 @@ fn beside_tower(size: usize, fleet: &Fleet) {
             let now = Instant::now();
             move || now
         });
-        least.push(ours / nanos_of_towers_call(&mut pending));
+        least.push((ours, nanos_of_towers_call(&mut pending)));
         let ours = nanos_of_a_call(&PeakEwma::default(), fleet, round, Instant::now);
-        ewma.push(ours / nanos_of_towers_call(&mut measured));
+        ewma.push((ours, nanos_of_towers_call(&mut measured)));
     }
-    for (policy, ratios) in [("least_request", least), ("peak_ewma", ewma)] {
+    for (policy, rounds) in [("least_request", least), ("peak_ewma", ewma)] {
+        let (ours, towers): (Vec<_>, Vec<_>) = rounds.iter().copied().unzip();
+        println!("  {policy}: ours {:.0} ns a call, tower's {:.0}", median(&ours), median(&towers));
+        let ratios: Vec<_> = rounds.iter().map(|(ours, towers)| ours / towers).collect();
         let name = format!("call_{policy}_{size}_endpoints_beside_towers_p2c");
         Figure { name: &name, unit: Unit::Ratio, goal: Goal::AtMost(0.5) }.report(&ratios);
     }
