@@ -151,12 +151,7 @@ impl Call {
     ) -> ControlFlow<Ended, BoxFuture<'_, Ended>> {
         let (mut parts, body) = response.into_parts();
         if let Some(state) = under_way.endpoint() {
-            parts.extensions.insert(EndpointInfo {
-                key: state.key(),
-                instance: state.instance(),
-                endpoint: state.endpoint().clone(),
-                attempts: under_way.attempt(),
-            });
+            parts.extensions.insert(EndpointInfo::new(Arc::clone(state), under_way.attempt()));
         }
         if let Some(code) = code_of_trailers(&parts.headers) {
             under_way.ended(code);

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use std::fmt;
 use std::sync::Arc;
+use waypost_balance::EndpointState;
 use waypost_model::{Endpoint, Instance, InstanceKey};
 
 /// Put into a request's extensions: the call may be processed twice, so it may be tried again after `UNAVAILABLE` and after a
@@ -39,16 +40,10 @@ pub struct HashKey(u64);
 ///
 /// Missing in a response that no instance has sent: one that says why the call failed.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct EndpointInfo {
-    /// The identity of the instance.
-    pub key: InstanceKey,
-    /// The instance as registered when the call was made.
-    pub instance: Arc<Instance>,
-    /// Which of its endpoints.
-    pub endpoint: Endpoint,
-    /// Which attempt of the call this was: 1 unless it was tried again. Under a `retryPolicy` those count that found no endpoint.
-    pub attempts: u32,
+    // Copies of what it tells would be counts in as many places, for every call.
+    state: Arc<EndpointState>,
+    attempts: u32,
 }
 
 // === impl HashKey ===
@@ -84,8 +79,35 @@ impl HashKey {
 
 // === impl EndpointInfo ===
 
+impl EndpointInfo {
+    pub(crate) fn new(state: Arc<EndpointState>, attempts: u32) -> Self {
+        Self { state, attempts }
+    }
+
+    /// The identity of the instance, as last registered.
+    pub fn key(&self) -> InstanceKey {
+        self.state.key()
+    }
+
+    /// The instance as last registered.
+    pub fn instance(&self) -> Arc<Instance> {
+        self.state.instance()
+    }
+
+    /// Which of its endpoints.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.state.endpoint()
+    }
+
+    /// Which attempt of the call this was: 1 unless it was tried again. Under a `retryPolicy` those count that found no endpoint.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
 impl fmt::Display for EndpointInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ({})", self.key.service, self.key.id, self.endpoint)
+        let key = self.key();
+        write!(f, "{} {} ({})", key.service, key.id, self.endpoint())
     }
 }

@@ -99,8 +99,8 @@ impl UnderWay {
     }
 
     /// Where it is, until it has ended.
-    pub(crate) fn endpoint(&self) -> Option<&EndpointState> {
-        self.started.as_ref().map(|started| &**started.endpoint())
+    pub(crate) fn endpoint(&self) -> Option<&Arc<EndpointState>> {
+        self.started.as_ref().map(Watched::endpoint)
     }
 
     /// Its number.

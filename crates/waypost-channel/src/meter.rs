@@ -27,8 +27,9 @@ pub struct LatencyHistogram {
 /// Calls that have ended, by status: only codes that have occurred.
 pub type CodeCounts = Vec<(Code, u64)>;
 
-/// What is counted of one endpoint, besides what balancing needs.
+/// What is counted of one endpoint, besides what balancing needs. What most calls count is close together.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Meter {
     pub(crate) picks: AtomicU64,
     pub(crate) codes: Codes,
@@ -52,9 +53,10 @@ pub(crate) struct Codes([AtomicU64; CODES]);
 
 /// A [`LatencyHistogram`] that is counted in.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Latency {
-    counts: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
+    counts: [AtomicU64; BUCKETS],
 }
 
 const BUCKETS: usize = BOUNDS.len() + 1;

@@ -2,9 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Each stream has its number in one of the few slots of its set; 0 is in those that are free.
+/// Each stream has its number in one of the slots that it may be in; 0 is in those that are free.
 #[derive(Debug)]
-pub(crate) struct Streams([Set; SETS]);
+#[repr(C)]
+pub(crate) struct Streams {
+    /// One for each stream. Where few are under way on each of many connections, nothing else is touched.
+    near: [AtomicU32; NEAR],
+    sets: [Set; SETS],
+}
 
 /// In one line of the cache.
 #[derive(Debug)]
@@ -14,28 +19,31 @@ struct Set([AtomicU32; SLOTS]);
 /// With [`SLOTS`], a kibibyte for each connection: as many streams as begin one after the other, or fewer of which some go on for long.
 const SETS: usize = 64;
 const SLOTS: usize = 4;
+const NEAR: usize = 8;
 
 // === impl Streams ===
 
 impl Streams {
     pub(crate) fn new() -> Self {
-        Self([const { Set([const { AtomicU32::new(0) }; SLOTS]) }; SETS])
+        let near = [const { AtomicU32::new(0) }; NEAR];
+        Self { near, sets: [const { Set([const { AtomicU32::new(0) }; SLOTS]) }; SETS] }
     }
 
     /// Adds one that has begun; `false` if there is no slot for it.
     pub(crate) fn add(&self, stream: u32) -> bool {
-        self.slots(stream).iter().any(|slot| swap(slot, 0, stream))
+        self.slots(stream).any(|slot| swap(slot, 0, stream))
     }
 
     /// Whether it was there: of several who remove it, this is told to one.
     pub(crate) fn remove(&self, stream: u32) -> bool {
         // 0 is the connection's, and here no stream's.
-        stream != 0 && self.slots(stream).iter().any(|slot| swap(slot, stream, 0))
+        stream != 0 && self.slots(stream).any(|slot| swap(slot, stream, 0))
     }
 
-    fn slots(&self, stream: u32) -> &[AtomicU32; SLOTS] {
+    fn slots(&self, stream: u32) -> impl Iterator<Item = &AtomicU32> {
         // Those of requests are odd.
-        &self.0[(stream / 2) as usize % SETS].0
+        let number = (stream / 2) as usize;
+        std::iter::once(&self.near[number % NEAR]).chain(&self.sets[number % SETS].0)
     }
 }
 
@@ -55,14 +63,14 @@ mod tests {
     #[test]
     fn as_many_have_slots_as_there_are_when_they_begin_one_after_the_other() {
         let streams = Streams::new();
-        for stream in numbers(SETS * SLOTS) {
+        for stream in numbers(NEAR + SETS * SLOTS) {
             assert!(streams.add(stream), "{stream}");
         }
-        for stream in numbers(SETS * SLOTS) {
-            assert!(!streams.add(stream + 2 * 256));
+        for stream in numbers(NEAR + SETS * SLOTS) {
+            assert!(!streams.add(stream + 2 * 1024));
             assert!(streams.remove(stream), "{stream}");
             assert!(!streams.remove(stream), "{stream}");
-            assert!(streams.add(stream + 2 * 256));
+            assert!(streams.add(stream + 2 * 1024));
         }
     }
 

@@ -23,23 +23,25 @@ use tokio_util::sync::CancellationToken;
 
 /// What the calls on a connection, the task that drives it, and the one that looks after it tell each other.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Traffic {
-    began: Instant,
-    /// When the server was last heard, in nanoseconds after `began`.
-    heard: AtomicU64,
+    // First what every call needs, with the near streams: two lines of the cache.
     /// Places that are taken.
     in_flight: AtomicUsize,
     /// How many there are, as the server has said last.
     limit: AtomicUsize,
     /// The length of the queue.
     waiting: AtomicUsize,
-    queue: Mutex<Queue>,
-    /// Those on which the end of the response gives a place back.
-    streams: Streams,
+    /// When the server was last heard, in nanoseconds after `began`.
+    heard: AtomicU64,
+    began: Instant,
     /// The newest stream whose headers have left; they leave in the order of their numbers.
     posted: AtomicU32,
     /// Somebody waits for the next call.
     dormant: AtomicBool,
+    /// Those on which the end of the response gives a place back.
+    streams: Streams,
+    queue: Mutex<Queue>,
     busy: Notify,
     /// The connection takes no more requests.
     pub(crate) left: CancellationToken,

@@ -118,12 +118,12 @@ async fn an_instance_that_moves_is_connected_to_before_its_old_connection_is_dro
     }))
     .await;
     for _ in 0..10 {
-        assert_eq!(support::info(&check(&channel).await.unwrap()).endpoint, old.endpoint());
+        assert_eq!(support::info(&check(&channel).await.unwrap()).endpoint(), &old.endpoint());
     }
     new.restart().await;
     within(channel.wait_for(|stats| stats.endpoints.iter().all(|at| at.endpoint == new.endpoint()))).await;
     for _ in 0..10 {
-        assert_eq!(support::info(&check(&channel).await.unwrap()).endpoint, new.endpoint());
+        assert_eq!(support::info(&check(&channel).await.unwrap()).endpoint(), &new.endpoint());
     }
     assert_eq!(old.connections(), 1);
 }

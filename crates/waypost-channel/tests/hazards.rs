@@ -157,7 +157,7 @@ async fn h42_an_endpoint_that_is_replaced_after_ready_is_not_called() {
         http::Request::post("/grpc.health.v1.Health/Check").body(tonic::body::Body::empty()).unwrap();
     let response = within(channel.call(request)).await.unwrap();
     let info = response.extensions().get::<waypost_channel::EndpointInfo>().unwrap();
-    assert_eq!(info.endpoint, new.endpoint());
+    assert_eq!(info.endpoint(), &new.endpoint());
     assert_eq!((old.calls(), new.calls()), (0, 1));
 }
 

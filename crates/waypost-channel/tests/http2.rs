@@ -402,6 +402,6 @@ async fn a_hedge_that_was_cut_off_does_not_get_the_call() {
         reading.next(DATA).await;
         reading.send(HEADERS, END_HEADERS | END_STREAM, stream, UNIMPLEMENTED).await;
     });
-    assert_eq!(response.extensions().get::<EndpointInfo>().unwrap().endpoint, first);
+    assert_eq!(response.extensions().get::<EndpointInfo>().unwrap().endpoint(), &first);
     assert_eq!(status(&response), Code::Unimplemented);
 }

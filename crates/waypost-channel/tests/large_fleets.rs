@@ -119,7 +119,7 @@ async fn keyed(channel: &Channel, key: usize) -> Endpoint {
     let prepare = |request: &mut tonic::Request<_>| {
         request.extensions_mut().insert(HashKey::of(key.to_string()));
     };
-    info(&check_with(channel, prepare).await.unwrap()).endpoint.clone()
+    info(&check_with(channel, prepare).await.unwrap()).endpoint().clone()
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn unavailable_is_tried_again_elsewhere_if_the_call_is_idempotent() {
         for _ in 0..4 {
             let response = check_idempotent(&channel).await.unwrap();
             assert_eq!(served_by(&response), 1);
-            attempts.insert(info(&response).attempts);
+            attempts.insert(info(&response).attempts());
         }
         assert_eq!(attempts, BTreeSet::from([1, 2]));
         let bad_first = check(&channel).await.is_err() || check(&channel).await.is_err();
@@ -243,7 +243,7 @@ async fn a_policy_goes_on_where_nothing_is_ready() {
         // The call is polled first, and has found nothing by now.
         fleet.put(instance(0, server.endpoint()));
     });
-    assert!(info(&answer.unwrap()).attempts > 1);
+    assert!(info(&answer.unwrap()).attempts() > 1);
     assert!(channel.call_stats().retries > 0);
 }
 

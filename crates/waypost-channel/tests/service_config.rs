@@ -75,7 +75,7 @@ async fn a_retry_goes_to_another_endpoint() {
     for _ in 0..4 {
         let response = check(&channel).await.unwrap();
         assert_eq!(served_by(&response), 1);
-        attempts.insert(info(&response).attempts);
+        attempts.insert(info(&response).attempts());
     }
     assert_eq!(attempts, BTreeSet::from([1, 2]));
 }

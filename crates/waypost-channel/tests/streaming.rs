@@ -60,7 +60,7 @@ async fn status(response: Response<Body>) -> (Code, String) {
 }
 
 fn attempts(response: &Response<Body>) -> u32 {
-    response.extensions().get::<EndpointInfo>().expect("an endpoint has answered").attempts
+    response.extensions().get::<EndpointInfo>().expect("an endpoint has answered").attempts()
 }
 
 /// Fails calls that it is told to fail, by their number from 0 on, once so many bytes of them have come; takes all of the others.
@@ -361,7 +361,8 @@ async fn a_stream_is_hedged_and_each_attempt_gets_all_of_it() {
     }
     drop(messages);
     let response = within(call).await.unwrap();
-    let by = response.extensions().get::<EndpointInfo>().expect("an endpoint has answered").endpoint.clone();
+    let by =
+        response.extensions().get::<EndpointInfo>().expect("an endpoint has answered").endpoint().clone();
     assert_eq!((status(response).await.0, by), (Code::Ok, servers[0].endpoint()));
     within(channel.wait_for(|stats| stats.in_flight() == 0)).await;
     assert_eq!((failures(&channel), channel.call_stats().hedges), (0, 1));
@@ -390,7 +391,7 @@ async fn a_hedged_stream_that_is_larger_than_what_is_kept_goes_on_at_one_endpoin
         drop(messages);
         let response = within(call).await.unwrap();
         let by = usize::from(
-            response.extensions().get::<EndpointInfo>().unwrap().endpoint == servers[1].endpoint(),
+            response.extensions().get::<EndpointInfo>().unwrap().endpoint() == &servers[1].endpoint(),
         );
         assert_eq!(status(response).await.0, Code::Ok);
         assert_eq!(*got[by].borrow(), [message(b"one"), message(b"two"), message(b"six")].concat());

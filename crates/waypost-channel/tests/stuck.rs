@@ -95,7 +95,7 @@ async fn a_call_that_lies_in_front_of_a_line_that_is_stuck_goes_elsewhere() {
     drop(server);
     let response = within(waits).await.unwrap();
     let at = response.extensions().get::<EndpointInfo>().unwrap();
-    assert_eq!((&at.endpoint, at.attempts), (&good.endpoint(), 1));
+    assert_eq!((at.endpoint(), at.attempts()), (&good.endpoint(), 1));
 }
 
 /// With one endpoint, whose gate is closed before the call learns that it is to go on.

@@ -65,7 +65,7 @@ async fn a_stream_that_the_server_refuses_goes_elsewhere_even_if_it_is_not_idemp
     ready(&channel, 2).await;
     for _ in 0..10 {
         let response = check(&channel).await.unwrap();
-        assert_eq!((served_by(&response), support::info(&response).attempts), (0, 1));
+        assert_eq!((served_by(&response), support::info(&response).attempts()), (0, 1));
     }
     assert!(*requests.borrow() > 0);
 }
@@ -171,7 +171,7 @@ async fn endpoints_that_ask_for_tls_get_it() {
     let connector = TcpConnector::new().with_tls(trusting(&tls));
     let channel = builder(subscription.clone()).connector(connector).build();
     let response = check(&channel).await.unwrap();
-    assert_eq!(support::info(&response).endpoint, address);
+    assert_eq!(support::info(&response).endpoint(), &address);
 
     // A certificate of somebody else's.
     let connector = TcpConnector::new().with_tls(trusting(&Tls::new()));

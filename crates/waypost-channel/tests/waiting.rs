@@ -85,7 +85,7 @@ async fn the_first_usable_endpoint_of_an_instance_is_used() {
     let tcp: Endpoint = "tcp://127.0.0.1:9".parse().unwrap();
     fleet.put(instance(0, tcp).with_endpoint(server.endpoint()));
     let channel = builder(subscription).build();
-    assert_eq!(support::info(&check(&channel).await.unwrap()).endpoint, server.endpoint());
+    assert_eq!(support::info(&check(&channel).await.unwrap()).endpoint(), &server.endpoint());
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn call(channel: &Channel) -> Result<String, Status> {
 async fn greet(channel: &Channel, mut request: Request<HelloRequest>) -> Result<String, Status> {
     request.set_timeout(PATIENCE);
     let reply = GreeterClient::new(channel.clone()).say_hello(request).await?;
-    Ok(reply.extensions().get::<EndpointInfo>().unwrap().endpoint.authority())
+    Ok(reply.extensions().get::<EndpointInfo>().unwrap().endpoint().authority())
 }
 
 for_each_etcd! {
@@ -104,7 +104,7 @@ for_each_etcd! {
             .await;
         let request = http::Request::post("/helloworld.Greeter/SayHello").body(tonic::body::Body::empty()).unwrap();
         let response = channel.call(request).await.unwrap();
-        assert_eq!(response.extensions().get::<EndpointInfo>().unwrap().endpoint.authority(), new.address);
+        assert_eq!(response.extensions().get::<EndpointInfo>().unwrap().endpoint().authority(), new.address);
         assert_eq!(call(&channel).await.unwrap(), new.address);
         new.stop().await;
     }

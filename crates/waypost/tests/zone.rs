@@ -24,8 +24,8 @@ for_each_etcd! {
             for _ in 0..20 {
                 let reply = client.say_hello(HelloRequest { name: "World".into() }).await.unwrap();
                 let info = reply.extensions().get::<EndpointInfo>().unwrap();
-                assert_eq!(info.instance.zone.as_deref(), Some(*zone));
-                assert_eq!(info.endpoint.authority(), server.address);
+                assert_eq!(info.instance().zone.as_deref(), Some(*zone));
+                assert_eq!(info.endpoint().authority(), server.address);
             }
         }
         for server in servers {

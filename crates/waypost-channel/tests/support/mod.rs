@@ -325,7 +325,7 @@ pub(crate) async fn check_with(
 
 /// The id of the instance that has answered.
 pub(crate) fn served_by<T>(response: &Response<T>) -> usize {
-    info(response).key.id.as_str().parse().unwrap()
+    info(response).key().id.as_str().parse().unwrap()
 }
 
 pub(crate) fn info<T>(response: &Response<T>) -> &EndpointInfo {

@@ -42,8 +42,8 @@ impl Tally {
 
     pub(super) fn answered(&mut self, info: Option<&EndpointInfo>, took: Duration, answer: Bytes) {
         if let Some(info) = info {
-            let served = self.served.entry(info.endpoint.authority());
-            served.or_insert_with(|| (info.key.id.to_string(), 0)).1 += 1;
+            let served = self.served.entry(info.endpoint().authority());
+            served.or_insert_with(|| (info.key().id.to_string(), 0)).1 += 1;
         }
         self.latency.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST));
         self.answer.get_or_insert(answer);

@@ -84,7 +84,7 @@ impl Shared {
             match answer {
                 Ok(reply) => {
                     let info = reply.extensions().get::<EndpointInfo>();
-                    tally.served(info.map_or_else(String::new, |info| info.endpoint.authority()), at);
+                    tally.served(info.map_or_else(String::new, |info| info.endpoint().authority()), at);
                 }
                 Err(status) => tally.failed(format!("{:?}: {}", status.code(), status.message())),
             }

@@ -99,7 +99,7 @@ impl Callers {
                         match &answer {
                             Ok(reply) => {
                                 let info = reply.extensions().get::<EndpointInfo>().unwrap();
-                                *tally.by_address.entry(info.endpoint.authority()).or_default() += 1;
+                                *tally.by_address.entry(info.endpoint().authority()).or_default() += 1;
                             }
                             Err(status) => tally.failures.push(status.to_string()),
                         }

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A greeting may be made twice: if its server dies, another one makes it.
         request.extensions_mut().insert(Idempotent);
         let reply = greeter.say_hello(request).await?;
-        let server = reply.extensions().get::<EndpointInfo>().map(|info| info.key.id.to_string());
+        let server = reply.extensions().get::<EndpointInfo>().map(|info| info.key().id.to_string());
         println!("{} (from {})", reply.get_ref().message, server.unwrap_or_default());
     }
     Ok(())
