@@ -28,7 +28,7 @@ pub(crate) fn rank(ready: &Roster, index: usize, request: &PickRequest<'_>) -> O
     }
 }
 
-/// Whether it is of the best rank there is.
+/// Whether it is [`Rank::Fresh`].
 #[inline]
 pub(crate) fn is_fresh(ready: &Roster, index: usize, request: &PickRequest<'_>) -> bool {
     ready.vitals().get(index).is_some_and(|vitals| vitals.admits())

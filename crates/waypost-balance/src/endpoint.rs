@@ -17,7 +17,7 @@ use waypost_model::{Endpoint, Instance, InstanceKey};
 /// An instance that moves to another address gets a new one. A new state is [closed](Gate::Closed).
 #[repr(C)]
 pub struct EndpointState {
-    // What every call needs comes first, beside the counts of the `Arc`: often it is one line of the cache.
+    // What every call needs comes first, beside the counts of the `Arc`: one line of the cache, or two.
     /// What picks read.
     seat: Seat,
     successes: AtomicU64,
@@ -103,7 +103,7 @@ impl EndpointState {
         }
     }
 
-    /// Counts time from `epoch` on, rather than from when it became known: of endpoints that share one a pick reckons once what time it is.
+    /// Counts time from `epoch` on, rather than from when it became known: between endpoints that share one a pick need not know what time it is.
     /// Earlier than anything that will be told of it.
     pub fn counting_from(mut self, epoch: Instant) -> Self {
         self.epoch = epoch;
@@ -147,6 +147,11 @@ impl EndpointState {
     /// What is kept there by [`annex`](Self::annex), if anything of this type is.
     pub fn annexed<T: Any>(&self) -> Option<&T> {
         self.annex.get()?.downcast_ref()
+    }
+
+    /// Key and instance of the last registration.
+    pub fn registration(&self) -> Arc<(InstanceKey, Arc<Instance>)> {
+        self.registered.load_full()
     }
 
     /// The instance as last registered: weight, zone, version and metadata may change while the endpoint stays.
@@ -237,7 +242,7 @@ impl EndpointState {
 
     /// Calls that have started here and have not ended, streams included.
     pub fn in_flight(&self) -> u32 {
-        self.seat.in_flight()
+        self.seat.in_flight.load(Ordering::Acquire)
     }
 
     /// Calls that have ended here, but for those that never reached it.

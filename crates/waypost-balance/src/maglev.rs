@@ -43,7 +43,7 @@ struct Table {
 
 /// To whom each slot belongs: an index into the members. Empty if there are none.
 enum Slots {
-    /// Of up to 65,535 endpoints. Of a table that is too large for a cache half as much is in it.
+    /// Of up to 65,535 endpoints. Of a table that is too large for a cache, twice as many slots are in it.
     Narrow(Box<[u16]>),
     Wide(Box<[u32]>),
 }
@@ -53,7 +53,7 @@ trait Owner: Copy + PartialEq {
     /// A slot that is nobody's yet.
     const FREE: Self;
 
-    /// The indices from 0 on, up to [`FREE`](Self::FREE) at most.
+    /// The indices from 0 on, below [`FREE`](Self::FREE).
     fn all() -> impl Iterator<Item = Self>;
 
     fn index(self) -> usize;
@@ -160,7 +160,7 @@ impl Owner for u16 {
     const FREE: Self = Self::MAX;
 
     fn all() -> impl Iterator<Item = Self> {
-        0..=Self::FREE
+        0..Self::FREE
     }
 
     fn index(self) -> usize {
@@ -172,7 +172,7 @@ impl Owner for u32 {
     const FREE: Self = Self::MAX;
 
     fn all() -> impl Iterator<Item = Self> {
-        0..=Self::FREE
+        0..Self::FREE
     }
 
     fn index(self) -> usize {

@@ -1,6 +1,6 @@
-//! Keeps what every call writes off the cache line that every pick reads.
+//! Keeps what one thread writes off the cache lines of the others.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 
 /// A value that has its cache lines to itself: 128 bytes, since processors prefetch lines in pairs.
 #[derive(Debug)]
@@ -12,12 +12,6 @@ pub(crate) struct CachePadded<T>(T);
 impl<T> CachePadded<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(value)
-    }
-}
-
-impl<T> DerefMut for CachePadded<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
     }
 }
 

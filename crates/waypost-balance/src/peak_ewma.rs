@@ -37,6 +37,8 @@ struct PeakEwmaPicker {
     epoch: Option<Instant>,
 }
 
+/// Between samples that are further apart than this, in seconds, it is the time of the pick that says which is older: ticks wrap.
+const NEAR: f32 = 128.0;
 const SHORTEST_DECAY: Duration = Duration::from_millis(1);
 
 // === impl PeakEwma ===
@@ -99,7 +101,9 @@ impl PeakEwmaPicker {
             [one, other].map(|index| (vitals[index].latency.last(), vitals[index].in_flight()));
         match (self.epoch, first, second) {
             // Until now both fall alike: what time it is need not be known.
-            (Some(_), (Some(first), calls), (Some(second), others)) => {
+            (Some(_), (Some(first), calls), (Some(second), others))
+                if second.at.seconds_from(first.at).abs() < NEAR =>
+            {
                 let older = second.at.seconds_from(first.at) * self.rate;
                 let fallen =
                     |last: Last, calls, age| Fallen { scale: last.seconds * (number(calls) + 1.0), age };
@@ -158,6 +162,25 @@ mod tests {
         };
         let now = now + Duration::from_secs(60);
         (0..1000).map(|_| picker.pick(&PickRequest::new(now, &random))).collect()
+    }
+
+    /// In half of which ticks wrap.
+    #[test]
+    fn an_endpoint_without_a_call_for_days_is_not_taken_for_the_newer_one() {
+        const DAYS: Duration = Duration::from_secs(4 * 86_400);
+        let epoch = Instant::now();
+        let now = epoch + Duration::from_secs(1);
+        let shared = fleet(2, epoch);
+        let mixed = [fleet(1, epoch), fleet(1, now)].concat();
+        for fleet in [shared, mixed] {
+            let picker = PeakEwma::default().build(fleet.clone().into(), None);
+            fleet[0].started(now).finished(now + Duration::from_millis(1), Outcome::Ok);
+            fleet[1].started(now + DAYS).finished(now + DAYS + Duration::from_millis(1), Outcome::Ok);
+            let _busy: Vec<_> = (0..100).map(|_| fleet[1].started(now + DAYS)).collect();
+            for random in [0, u64::MAX] {
+                assert_eq!(picker.pick(&PickRequest::new(now + DAYS, &|| random)), Some(0));
+            }
+        }
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use crate::EndpointState;
 use crate::vitals::Vitals;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// The endpoints that have a connection, in the order of their addresses: what a [`Policy`](crate::Policy) builds a picker for, which
 /// answers indices into it. Cheap to clone; clones share it, until one of them is changed.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Roster(Arc<Lists>);
 
 /// The same endpoint has the same place in both.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Lists {
     endpoints: Vec<Arc<EndpointState>>,
     /// Those of the endpoints, which keep them theirs.
@@ -26,7 +27,7 @@ impl Roster {
         Arc::get_mut(&mut self.0).is_none()
     }
 
-    /// Puts one before that at `at`, or at the end.
+    /// Puts one before that at `at`, or at the end: where the order of addresses has it.
     ///
     /// # Panics
     /// If `at` is more than there are, as that of [`Vec::insert`].
@@ -36,7 +37,7 @@ impl Roster {
         lists.endpoints.insert(at, endpoint);
     }
 
-    /// Puts one in the place of that at `at`, which is returned.
+    /// Puts one in the place of that at `at`, which is returned. It is to have the same address, or one in the same place of the order.
     ///
     /// # Panics
     /// If there is none.
@@ -92,10 +93,19 @@ impl From<Vec<Arc<EndpointState>>> for Roster {
     }
 }
 
+impl fmt::Debug for Roster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.endpoints.fmt(f)
+    }
+}
+
 /// Without a copy, if there is no other clone.
 impl From<Roster> for Vec<Arc<EndpointState>> {
     fn from(roster: Roster) -> Self {
-        Arc::unwrap_or_clone(roster.0).endpoints
+        match Arc::try_unwrap(roster.0) {
+            Ok(lists) => lists.endpoints,
+            Err(shared) => shared.endpoints.clone(),
+        }
     }
 }
 
@@ -108,5 +118,64 @@ impl From<&[Arc<EndpointState>]> for Roster {
 impl FromIterator<Arc<EndpointState>> for Roster {
     fn from_iter<I: IntoIterator<Item = Arc<EndpointState>>>(endpoints: I) -> Self {
         endpoints.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::fleet;
+    use proptest::prelude::*;
+    use std::time::Instant;
+
+    /// Of the same endpoints, in the same order.
+    fn agree(roster: &Roster) -> bool {
+        let places = |(one, other): (&&Vitals, &Arc<EndpointState>)| std::ptr::eq(*one, other.vitals());
+        roster.len() == roster.vitals().len() && roster.vitals().iter().zip(&**roster).all(places)
+    }
+
+    proptest! {
+        /// Each a change, the place that it is made at, and whether a clone is kept of what was before.
+        #[test]
+        fn what_picks_read_is_that_of_the_endpoints_whatever_is_changed(
+            changes in prop::collection::vec((0..3, any::<prop::sample::Index>(), any::<bool>()), 1..40),
+        ) {
+            let mut fresh = fleet(40, Instant::now()).into_iter();
+            let mut roster: Roster = fresh.by_ref().take(3).collect();
+            let mut model: Vec<_> = roster.to_vec();
+            let mut kept = Vec::new();
+            for (change, at, keeps) in changes {
+                if keeps {
+                    kept.push((roster.clone(), model.clone()));
+                }
+                match (change, fresh.next()) {
+                    (0, Some(newcomer)) => {
+                        let at = at.index(model.len() + 1);
+                        model.insert(at, Arc::clone(&newcomer));
+                        roster.insert(at, newcomer);
+                    }
+                    (1, Some(newcomer)) if !model.is_empty() => {
+                        let at = at.index(model.len());
+                        let before = std::mem::replace(&mut model[at], Arc::clone(&newcomer));
+                        prop_assert!(Arc::ptr_eq(&roster.replace(at, newcomer), &before));
+                    }
+                    (2, _) if !model.is_empty() => {
+                        let at = at.index(model.len());
+                        prop_assert!(Arc::ptr_eq(&roster.remove(at), &model.remove(at)));
+                    }
+                    _ => {}
+                }
+                let now = (&roster, &model);
+                for (roster, model) in kept.iter().map(|(roster, model)| (roster, model)).chain([now]) {
+                    prop_assert!(agree(roster));
+                    prop_assert!(roster.iter().map(Arc::as_ptr).eq(model.iter().map(Arc::as_ptr)));
+                }
+                let shared = kept.iter().any(|(before, _)| Arc::ptr_eq(&before.0, &roster.0));
+                prop_assert_eq!(roster.is_shared(), shared);
+            }
+            let model: Vec<_> = model.iter().map(Arc::as_ptr).collect();
+            let endpoints: Vec<_> = roster.into();
+            prop_assert!(endpoints.iter().map(Arc::as_ptr).eq(model));
+        }
     }
 }

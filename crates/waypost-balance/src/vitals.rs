@@ -116,7 +116,7 @@ fn free() -> MutexGuard<'static, Vec<&'static Vitals>> {
 }
 
 /// More of them, from the last to be taken to the first: the first of each line, then the second, so that few endpoints, which all
-/// threads write to at the same time, have a line each.
+/// threads write to at the same time, have a line each where they are all there ever were.
 fn slab() -> impl Iterator<Item = &'static Vitals> {
     let line = || Line([const { Vitals::new() }; IN_A_LINE]);
     let lines: &'static [Line] = Vec::leak(std::iter::repeat_with(line).take(LINES).collect());
@@ -126,7 +126,9 @@ fn slab() -> impl Iterator<Item = &'static Vitals> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::latency::{Gauge, Sample, Tick};
     use std::collections::BTreeSet;
+    use std::time::{Duration, Instant};
 
     fn place(vitals: &Vitals) -> usize {
         std::ptr::from_ref(vitals).addr()
@@ -144,17 +146,24 @@ mod tests {
 
     #[test]
     fn nobody_has_the_vitals_of_another_and_what_is_given_back_is_as_new() {
+        let now = Instant::now();
         let seats: Vec<_> = std::iter::repeat_with(Seat::take).take(1_000).collect();
         let places: BTreeSet<_> = seats.iter().map(|seat| place(seat)).collect();
         assert_eq!(places.len(), 1_000);
         for seat in &seats {
             assert_eq!((seat.gate(), seat.in_flight(), seat.latency.is_known()), (Gate::Closed, 0, false));
-            seat.gate.store(0, Ordering::Relaxed);
+            seat.gate.store(EJECTED | LOSS, Ordering::Relaxed);
             seat.in_flight.store(7, Ordering::Relaxed);
+            let gauge = Gauge { decay: 1.0, failure_penalty: 1.0 };
+            seat.latency.record(gauge, Tick::between(now, now), Sample::Answered(Duration::from_secs(1)));
+            assert!(seat.latency.is_known());
         }
         drop(seats);
         let again: Vec<_> = std::iter::repeat_with(Seat::take).take(1_000).collect();
-        assert!(again.iter().all(|seat| (seat.gate(), seat.in_flight()) == (Gate::Closed, 0)));
+        for seat in &again {
+            assert_eq!((seat.gate.load(Ordering::Relaxed), seat.in_flight()), (CLOSED, 0));
+            assert!(!seat.latency.is_known());
+        }
         assert!(again.iter().any(|seat| places.contains(&place(seat))));
     }
 }

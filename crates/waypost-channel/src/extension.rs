@@ -38,11 +38,14 @@ pub struct HashKey(u64);
 
 /// Found in a response's extensions: which instance has answered.
 ///
+/// As long as it is kept, so are the counters of the endpoint.
+///
 /// Missing in a response that no instance has sent: one that says why the call failed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EndpointInfo {
-    // Copies of what it tells would be counts in as many places, for every call.
+    // Not copies: each would be a count in another place, for every call.
     state: Arc<EndpointState>,
+    registration: Arc<(InstanceKey, Arc<Instance>)>,
     attempts: u32,
 }
 
@@ -81,17 +84,17 @@ impl HashKey {
 
 impl EndpointInfo {
     pub(crate) fn new(state: Arc<EndpointState>, attempts: u32) -> Self {
-        Self { state, attempts }
+        Self { registration: state.registration(), state, attempts }
     }
 
-    /// The identity of the instance, as last registered.
-    pub fn key(&self) -> InstanceKey {
-        self.state.key()
+    /// The identity of the instance.
+    pub fn key(&self) -> &InstanceKey {
+        &self.registration.0
     }
 
-    /// The instance as last registered.
-    pub fn instance(&self) -> Arc<Instance> {
-        self.state.instance()
+    /// The instance as registered when the response came.
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.registration.1
     }
 
     /// Which of its endpoints.
@@ -102,6 +105,16 @@ impl EndpointInfo {
     /// Which attempt of the call this was: 1 unless it was tried again. Under a `retryPolicy` those count that found no endpoint.
     pub fn attempts(&self) -> u32 {
         self.attempts
+    }
+}
+
+impl fmt::Debug for EndpointInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointInfo")
+            .field("key", self.key())
+            .field("endpoint", self.endpoint())
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
     }
 }
 

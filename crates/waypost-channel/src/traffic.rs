@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Traffic {
-    // First what every call needs, with the near streams: two lines of the cache.
+    // First what every call needs, with the near streams and the counts of the `Arc`: two or three lines of the cache.
     /// Places that are taken.
     in_flight: AtomicUsize,
     /// How many there are, as the server has said last.
@@ -57,6 +57,8 @@ pub(crate) struct InFlight {
     traffic: Arc<Traffic>,
     /// Of the request, if the server gives the place back too; otherwise 0.
     stream: u32,
+    /// In which of its slots the stream is.
+    slot: u8,
 }
 
 /// The calls that wait, in the order in which they came.
@@ -136,7 +138,8 @@ impl Traffic {
 
     /// The server has ended the response on this stream.
     pub(crate) fn ended(self: &Arc<Self>, stream: u32) {
-        if self.streams.remove(stream) {
+        // Without a limit none is remembered.
+        if self.limit() != usize::MAX && self.streams.remove(stream) {
             self.give_back();
         }
     }
@@ -284,7 +287,7 @@ impl Traffic {
 
 impl InFlight {
     fn new(traffic: &Arc<Traffic>) -> Self {
-        Self { traffic: Arc::clone(traffic), stream: 0 }
+        Self { traffic: Arc::clone(traffic), stream: 0, slot: 0 }
     }
 
     /// All of the request has gone out on this stream, so that the server gives the place back when it ends the response; if it has by
@@ -294,8 +297,8 @@ impl InFlight {
             return;
         }
         let stream = stream();
-        if self.traffic.streams.add(stream) {
-            self.stream = stream;
+        if let Some(slot) = self.traffic.streams.add(stream) {
+            (self.stream, self.slot) = (stream, slot);
         }
     }
 
@@ -315,7 +318,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.stream == 0 || self.traffic.streams.remove(self.stream) {
+        if self.stream == 0 || self.traffic.streams.remove_from(self.slot, self.stream) {
             self.traffic.give_back();
         }
     }
