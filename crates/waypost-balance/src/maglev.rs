@@ -43,22 +43,21 @@ struct Table {
 
 /// To whom each slot belongs: an index into the members. Empty if there are none.
 enum Slots {
-    /// Of up to 65,535 endpoints. Of a table that is too large for a cache, twice as many slots are in it.
+    /// Of up to 65,536 endpoints. Of a table that is too large for a cache, twice as many slots are in it.
     Narrow(Box<[u16]>),
     Wide(Box<[u32]>),
 }
 
 /// An index into the members.
-trait Owner: Copy + PartialEq {
-    /// A slot that is nobody's yet.
-    const FREE: Self;
-
-    /// The indices from 0 on, below [`FREE`](Self::FREE).
+trait Owner: Copy + Default {
+    /// From 0 on.
     fn all() -> impl Iterator<Item = Self>;
 
     fn index(self) -> usize;
 }
 
+/// As many endpoints as 16 bits tell apart.
+const NARROW: usize = 1 << 16;
 const DEFAULT_SIZE: usize = 65_537;
 /// 20 MB at most, and Envoy's limit; a prime.
 const LARGEST_SIZE: usize = 5_000_011;
@@ -76,7 +75,7 @@ impl Default for Maglev {
 
 impl Maglev {
     /// The number of slots: 65,537 by default. Rounded up to a prime, between 2 and 5,000,011. A slot takes 2 bytes; 4 for
-    /// 65,536 endpoints and more.
+    /// more than 65,536 endpoints.
     pub fn with_table_size(mut self, size: usize) -> Self {
         self.size = (size.max(2)..LARGEST_SIZE).find(|&size| is_prime(size)).unwrap_or(LARGEST_SIZE);
         self
@@ -115,9 +114,16 @@ struct Preference<O> {
     skip: usize,
 }
 
+/// Slots while they are shared out.
+struct Filling<O> {
+    owners: Vec<O>,
+    /// A bit for each slot that is somebody's: most of the work is to find one that is not, and these are in a nearer cache.
+    taken: Vec<u64>,
+}
+
 impl Table {
     fn new(members: Members, size: usize) -> Self {
-        let slots = if members.hashes.len() <= u16::FREE.index() {
+        let slots = if members.hashes.len() <= NARROW {
             Slots::Narrow(Self::slots(&members, size))
         } else {
             Slots::Wide(Self::slots(&members, size))
@@ -157,10 +163,8 @@ impl Slots {
 }
 
 impl Owner for u16 {
-    const FREE: Self = Self::MAX;
-
     fn all() -> impl Iterator<Item = Self> {
-        0..Self::FREE
+        0..=Self::MAX
     }
 
     fn index(self) -> usize {
@@ -169,10 +173,8 @@ impl Owner for u16 {
 }
 
 impl Owner for u32 {
-    const FREE: Self = Self::MAX;
-
     fn all() -> impl Iterator<Item = Self> {
-        0..Self::FREE
+        0..=Self::MAX
     }
 
     fn index(self) -> usize {
@@ -186,13 +188,13 @@ fn fill<O: Owner>(preferences: &mut [Preference<O>], size: usize) -> Vec<O> {
     let Some(highest) = preferences.iter().map(|preference| preference.weight).max() else {
         return Vec::new();
     };
-    let mut slots = vec![O::FREE; size];
+    let mut slots = Filling { owners: vec![O::default(); size], taken: vec![0; size.div_ceil(64)] };
     if preferences.iter().all(|preference| preference.weight == highest) {
         for turn in 0..size {
             let at = turn % preferences.len();
             preferences[at].take(&mut slots);
         }
-        return slots;
+        return slots.owners;
     }
     // By rounds rather than round by round: where one weight is far above the others, almost all rounds are of one turn.
     let first = preferences.iter().enumerate().map(|(at, preference)| Reverse((preference.due(highest), at)));
@@ -202,7 +204,7 @@ fn fill<O: Owner>(preferences: &mut [Preference<O>], size: usize) -> Vec<O> {
         preferences[at].take(&mut slots);
         turns.push(Reverse((preferences[at].due(highest), at)));
     }
-    slots
+    slots.owners
 }
 
 // === impl Preference ===
@@ -223,11 +225,10 @@ impl<O: Owner> Preference<O> {
     }
 
     /// Takes a turn: the slot that it prefers among those that are free, of which there must be one.
-    fn take(&mut self, slots: &mut [O]) {
-        while slots[self.next] != O::FREE {
-            self.advance(slots.len());
+    fn take(&mut self, slots: &mut Filling<O>) {
+        while !slots.take(self.next, self.member) {
+            self.advance(slots.owners.len());
         }
-        slots[self.next] = self.member;
         self.had += 1;
     }
 
@@ -235,6 +236,22 @@ impl<O: Owner> Preference<O> {
     fn advance(&mut self, size: usize) {
         let next = self.next + self.skip;
         self.next = if next < size { next } else { next - size };
+    }
+}
+
+// === impl Filling ===
+
+impl<O: Owner> Filling<O> {
+    /// `false` if it is somebody's.
+    fn take(&mut self, slot: usize, owner: O) -> bool {
+        let bit = 1 << (slot % 64);
+        let word = &mut self.taken[slot / 64];
+        let free = *word & bit == 0;
+        if free {
+            *word |= bit;
+            self.owners[slot] = owner;
+        }
+        free
     }
 }
 
@@ -265,18 +282,23 @@ mod tests {
     /// Round by round, as the paper has it and as tables were filled once: no table that is in use anywhere is to change.
     fn round_by_round(preferences: &mut [Preference<u32>], size: usize) -> Vec<u32> {
         let highest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1);
-        let mut slots = vec![u32::FREE; if preferences.is_empty() { 0 } else { size }];
-        let (mut left, mut round) = (slots.len(), 0);
+        let size = if preferences.is_empty() { 0 } else { size };
+        let mut slots = vec![None; size];
+        let (mut left, mut round) = (size, 0);
         while left > 0 {
             round += 1;
             for preference in &mut *preferences {
                 if left > 0 && round * preference.weight >= (preference.had + 1) * highest {
-                    preference.take(&mut slots);
+                    while slots[preference.next].is_some() {
+                        preference.advance(size);
+                    }
+                    slots[preference.next] = Some(preference.member);
+                    preference.had += 1;
                     left -= 1;
                 }
             }
         }
-        slots
+        slots.into_iter().flatten().collect()
     }
 
     fn preferences<O: Owner>(weights: &[u32], size: usize) -> Vec<Preference<O>> {
@@ -340,14 +362,14 @@ mod tests {
 
     #[test]
     fn as_many_endpoints_as_two_bytes_count_have_slots_and_more() {
-        for count in [65_535, 65_536] {
+        for count in [65_536, 65_537] {
             let members = Members {
                 addresses: (0..count).map(|n| n.to_string().into()).collect(),
                 weights: Weights::from_slice(&vec![1; count]),
                 hashes: (0..count as u64).map(|n| hash_key(&n.to_be_bytes())).collect(),
             };
             let table = Table::new(members, 65_537);
-            assert_eq!(matches!(table.slots, Slots::Narrow(_)), count == 65_535);
+            assert_eq!(matches!(table.slots, Slots::Narrow(_)), count == 65_536);
             let owners: BTreeSet<_> = (0..65_537).map(|slot| table.slots.get(slot).unwrap()).collect();
             assert!(owners.into_iter().eq(0..count));
         }
