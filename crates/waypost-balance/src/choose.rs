@@ -92,9 +92,8 @@ pub(crate) fn lesser_of_two(
     request: &PickRequest<'_>,
 ) -> Option<usize> {
     let count = ready.len();
-    let any = || below((request.random)(), count);
     let another = |first: usize| around(first + 1 + below((request.random)(), count - 1), count);
-    let first = any();
+    let first = below((request.random)(), count);
     if count < 2 || !is_fresh(ready, first, request) {
         return lesser_by_rank(ready, first, another, le, request);
     }

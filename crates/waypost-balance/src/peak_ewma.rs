@@ -99,18 +99,16 @@ impl PeakEwmaPicker {
         let vitals = self.ready.vitals();
         let [first, second] =
             [one, other].map(|index| (vitals[index].latency.last(), vitals[index].in_flight()));
-        match (self.epoch, first, second) {
+        if let (Some(_), (Some(first), calls), (Some(second), others)) = (self.epoch, first, second) {
             // Until now both fall alike: what time it is need not be known.
-            (Some(_), (Some(first), calls), (Some(second), others))
-                if second.at.seconds_from(first.at).abs() < NEAR =>
-            {
-                let older = second.at.seconds_from(first.at) * self.rate;
+            let older = second.at.seconds_from(first.at);
+            if older.abs() < NEAR {
                 let fallen =
                     |last: Last, calls, age| Fallen { scale: last.seconds * (number(calls) + 1.0), age };
-                fallen(first, calls, older) <= fallen(second, others, 0.0)
+                return fallen(first, calls, older * self.rate) <= fallen(second, others, 0.0);
             }
-            _ => self.load(one, now) <= self.load(other, now),
         }
+        self.load(one, now) <= self.load(other, now)
     }
 
     #[cold]

@@ -80,10 +80,12 @@ impl Seat {
     /// New vitals: [closed](CLOSED), with nothing in flight and nothing measured.
     pub(crate) fn take() -> Self {
         let mut free = free();
-        if free.is_empty() {
-            free.extend(slab());
+        loop {
+            match free.pop() {
+                Some(vitals) => return Self(vitals),
+                None => free.extend(slab()),
+            }
         }
-        Self(free.pop().unwrap_or_else(|| unreachable!("a slab has vitals")))
     }
 
     pub(crate) fn vitals(&self) -> &'static Vitals {

@@ -70,7 +70,7 @@ impl<C> Rosters<C> {
 
     /// Shows the next one.
     pub(crate) fn turn(&mut self) {
-        let copy = || (self.shown.connections.to_vec(), Roster::from(&*self.shown.ready));
+        let copy = || (self.shown.connections.to_vec(), self.shown.ready.clone());
         let mut lists = self.spare.take().unwrap_or_else(copy);
         let changes = std::mem::take(&mut self.ahead);
         apply(&mut lists, &changes);
