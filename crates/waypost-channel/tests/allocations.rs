@@ -1,6 +1,7 @@
 //! No call pays for the policy, the zones or the size of the fleet with an allocation.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
+#[path = "channel/support/mod.rs"]
 mod support;
 
 use std::time::Duration;
