@@ -22,7 +22,6 @@ mod retries;
 mod rolling;
 mod service_config;
 mod slow_start;
-mod spans;
 mod streaming;
 mod stuck;
 mod support;

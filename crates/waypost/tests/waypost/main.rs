@@ -16,7 +16,5 @@ mod h40_channel;
 mod interop_go;
 mod serve;
 mod service_config;
-#[cfg(unix)]
-mod signals;
 mod support;
 mod zone;

@@ -1,10 +1,16 @@
 //! SIGTERM, to this very process: alone in its file, since every server of the process would hear it.
+#![forbid(unsafe_code)]
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "what a test asks for must be there")]
+
+#[path = "waypost/support/mod.rs"]
+mod support;
 
 use std::time::Duration;
 
-use crate::support::{English, PATIENCE, connect};
 use greeter::{GreeterClient, GreeterServer, HelloRequest};
 use nix::sys::signal::{Signal, raise};
+use support::{English, PATIENCE, connect};
 use waypost::ServeError;
 use waypost::registry::RegistrationState;
 use waypost_testkit::{Etcd, EtcdVersion};

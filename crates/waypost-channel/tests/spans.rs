@@ -1,10 +1,14 @@
 //! Spans of calls and attempts. Alone in its file: `tracing` decides once for each place in the code whether anybody listens there, and a
 //! test beside this one, on a thread without a listener, may be the one that it asks.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
 
-use crate::support::answers::{self, handler};
-use crate::support::{Fleet, Server, builder, check_idempotent, ready};
+#[path = "channel/support/mod.rs"]
+mod support;
+
 use std::io;
 use std::sync::{Arc, Mutex};
+use support::answers::{self, handler};
+use support::{Fleet, Server, builder, check_idempotent, ready};
 use tonic::Code;
 use tracing_subscriber::fmt::format::FmtSpan;
 
